@@ -1,0 +1,40 @@
+/* Files mapped read-only, or read whole. */
+#ifndef CVQ_BASE_FILE_MAP_H
+#define CVQ_BASE_FILE_MAP_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "memory.h"
+#include "status.h"
+
+typedef struct cvq_file_map {
+    const uint8_t *data; /* NULL where size is 0 */
+    uint64_t size;
+    int fd; /* kept open for advice and fstat; -1 when closed */
+} cvq_file_map;
+
+/* A regular file only. *map is untouched on failure. */
+cvq_status cvq_file_map_open(cvq_file_map *map, const char *path, cvq_error *err);
+/* Takes NULL and an already closed map ({.fd = -1} or {0} with data NULL). */
+void cvq_file_map_close(cvq_file_map *map);
+
+typedef enum cvq_advice {
+    CVQ_ADVICE_WILLNEED,
+    CVQ_ADVICE_DONTNEED,
+    CVQ_ADVICE_SEQUENTIAL
+} cvq_advice;
+/* A hint: the range is clipped to the file and widened to pages; failures are ignored. */
+void cvq_file_map_advise(const cvq_file_map *map, uint64_t offset, uint64_t size,
+                         cvq_advice advice);
+
+/* Read a whole regular file of at most `cap` bytes, with one NUL appended that *size does not
+ * count. A larger one is CVQ_FORMAT. */
+cvq_status cvq_read_file(cvq_buffer *out, const char *path, size_t cap, cvq_error *err);
+
+/* All of data at offset, whatever the number of write calls it takes. `where` names the file in
+ * errors. */
+cvq_status cvq_write_all(int fd, uint64_t offset, const void *data, size_t size, const char *where,
+                         cvq_error *err);
+
+#endif

@@ -1,0 +1,92 @@
+/* Block types: what the bytes of a weight mean. The scalar definitions here are the ones that
+ * docs/format.md describes and that every kernel must agree with.
+ *
+ * A matrix [rows, cols] is cut into panels of R rows (R = 16 for matrices, R = 1 for tables of
+ * which single rows are read), and a panel into groups of `group` consecutive columns (64, or 256
+ * for q8): two blocks with one f16 scale per row each. */
+#ifndef CVQ_FORMATS_BLOCK_TYPES_H
+#define CVQ_FORMATS_BLOCK_TYPES_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/status.h"
+
+/* Numbers as in the file; never used twice. */
+typedef enum cvq_type {
+    CVQ_TYPE_F32 = 0,
+    CVQ_TYPE_BF16 = 1,
+    CVQ_TYPE_Q8 = 2,
+    CVQ_TYPE_Q6 = 3,
+    CVQ_TYPE_Q4T = 4,
+    CVQ_TYPE_Q4 = 5,
+    CVQ_TYPES
+} cvq_type;
+
+#define CVQ_PANEL_ROWS 16
+#define CVQ_MAX_GROUP 256
+
+typedef struct cvq_type_info {
+    const char *name;
+    uint32_t block;      /* columns that share a scale; 0 for f32 and bf16 */
+    uint32_t group;      /* columns are padded to a multiple of this: 1 (f32), 64, 256 (q8) */
+    uint32_t row_bytes;  /* bytes of one row's part of a group, scales included: a group of R rows
+                            has R x row_bytes */
+    uint32_t zero_point; /* subtracted from the unsigned code: q8 128, q6 32, q4 8; q4t has its own
+                            in the codebook */
+    float bits;          /* per weight */
+} cvq_type_info;
+
+/* NULL for a number that is no type. */
+const cvq_type_info *cvq_type_describe(uint32_t type);
+/* By name ("q4t"); false if unknown. */
+bool cvq_type_find(cvq_type *type, const char *name);
+
+/* q4t: value = d (table[code] + offset - zero), where d is the f16 scale with all its bits (sign
+ * included) and offset is the integer in d's five lowest mantissa bits. Entries rise from 0 to at
+ * most 127. All zero for the other types. */
+typedef struct cvq_codebook {
+    uint8_t table[16];
+    uint8_t zero;
+    uint8_t reserved[7];
+} cvq_codebook;
+
+/* The default table: "A" of docs/quantization.md. */
+extern const cvq_codebook cvq_codebook_default;
+/* Rising, first 0, last <= 127, zero <= 127, reserved 0 (q4t); all bytes zero (other types). */
+bool cvq_codebook_valid(const cvq_codebook *c, cvq_type type);
+
+/* The one size function: bytes of a tensor of this type and panel height (16 or 1; f32 only 1), pad
+ * rows and columns included. False if rows or cols is 0, if type and panel height do not go
+ * together, or if the result does not fit in 63 bits. */
+bool cvq_tensor_bytes(uint32_t type, uint32_t panel_rows, uint64_t rows, uint64_t cols,
+                      uint64_t *bytes);
+
+/* Of a tensor that cvq_tensor_bytes accepted. */
+static inline size_t cvq_padded_cols(const cvq_type_info *t, size_t cols) {
+    return (cols + t->group - 1) / t->group * t->group;
+}
+static inline size_t cvq_panel_bytes(const cvq_type_info *t, uint32_t panel_rows, size_t cols) {
+    return cvq_padded_cols(t, cols) / t->group * t->row_bytes * panel_rows;
+}
+
+/* A group taken apart: codes[r * group + k] (unsigned, before the zero point) and the f16 scales[b
+ * * R + r] of the two blocks. */
+void cvq_group_pack(cvq_type type, uint32_t panel_rows, const uint8_t *codes,
+                    const uint16_t *scales, uint8_t *bytes);
+void cvq_group_unpack(cvq_type type, uint32_t panel_rows, const uint8_t *bytes, uint8_t *codes,
+                      uint16_t *scales);
+
+/* A whole panel to f32: out[r * ld + k] for k < padded columns (ld at least that). Any type; f32
+ * with R = 1 copies. */
+void cvq_panel_decode(cvq_type type, uint32_t panel_rows, const cvq_codebook *codebook,
+                      const uint8_t *panel, size_t cols, float *out, size_t ld);
+/* f32 rows [R][ld] to a bf16 panel (nearest even; columns from cols on are written as 0). */
+void cvq_panel_encode_bf16(uint32_t panel_rows, const float *rows, size_t ld, size_t cols,
+                           uint8_t *panel);
+
+/* Whether every scale of the panel is finite (block types), or every value (f32, bf16). */
+bool cvq_panel_finite(cvq_type type, uint32_t panel_rows, const uint8_t *panel, size_t cols);
+
+#endif

@@ -1,0 +1,18 @@
+/* The importance of input channels, as cvq-calibrate writes it: per matrix "<tensor name>.sum_sq"
+ * F32 [K] and "<tensor name>.count" I64 [1]. */
+#ifndef CVQ_QUANT_IMPORTANCE_H
+#define CVQ_QUANT_IMPORTANCE_H
+
+#include "formats/model_tensors.h"
+
+typedef struct cvq_importance cvq_importance;
+/* Every tensor in the file must be one of the model's matrices with its K; values finite and not
+ * negative. */
+cvq_status cvq_importance_open(cvq_importance **out, const char *path,
+                               const cvq_model_config *config, cvq_error *err);
+void cvq_importance_free(cvq_importance *i);
+/* Mean square of each input channel, [cols], or NULL where the file has none (or count 0) for this
+ * tensor. */
+const float *cvq_importance_of(const cvq_importance *i, size_t tensor);
+
+#endif

@@ -1,0 +1,14 @@
+/* Which codes and scales stand for a block of weights: a search that minimises sum of importance x
+ * error^2, with the f16 rounding of the scale (and q4t's offset bits in it) inside the search.
+ * Plain C whose result does not depend on threads or instruction set. */
+#ifndef CVQ_QUANT_SCALE_SEARCH_H
+#define CVQ_QUANT_SCALE_SEARCH_H
+
+#include "formats/block_types.h"
+
+/* One block: n = the type's block length. x[n] finite; importance[n] >= 0, or NULL for all 1. Codes
+ * are unsigned; an all-zero block gives scale 0 and codes at the zero point. */
+void cvq_search_block(cvq_type type, const cvq_codebook *codebook, const float *x,
+                      const float *importance, uint8_t *codes, uint16_t *scale);
+
+#endif

@@ -1,0 +1,96 @@
+/* The table of kernels: one entry per operation, filled once per level, scalar first, each level
+ * overriding what it does better. The scalar kernel defines correctness.
+ *
+ * Every matrix kernel has one output row of the matrix in one vector lane and walks k in ascending
+ * order, so that the order of additions, and with it every bit of the result, is the same at every
+ * level (fused multiply-add throughout; the scalar code calls fmaf). A result does not depend on
+ * how many rows are computed together either: prefill and decode agree. */
+#ifndef CVQ_RUNTIME_KERNELS_KERNELS_H
+#define CVQ_RUNTIME_KERNELS_KERNELS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/cpu.h"
+#include "formats/block_types.h"
+
+/* Panels of one matrix as they lie in the file. */
+typedef struct cvq_panels {
+    const uint8_t *data;
+    const cvq_codebook *codebook; /* q4t */
+    size_t panel_stride;          /* bytes from one panel of 16 rows to the next */
+    size_t k;                     /* padded columns: a multiple of 64 (256 for q8) */
+    cvq_type type;                /* bf16, q8, q6, q4t or q4 */
+} cvq_panels;
+
+/* Activations as the integer kernels read them. Rows are padded with zeros to a multiple of 256
+ * columns. */
+#define CVQ_ACT_BLOCK 128 /* columns that share a scale */
+#define CVQ_ACT_SUM 32    /* columns that share a sum */
+typedef struct cvq_act8 {
+    int8_t *q;     /* [rows][stride], -127 .. 127 */
+    float *scale;  /* [rows][stride / 128] */
+    int32_t *sum;  /* [rows][stride / 32]: sums of q, for the weights' zero points */
+    size_t stride; /* padded columns, a multiple of 256 */
+} cvq_act8;
+
+/* exact: 16 rows of a panel, columns [k0, k1) (multiples of 64, of 256 for q8; at most 256 apart),
+ * to f32: out[k - k0][16]. Bit-exact. value = scale x (code - zero), in f32 with one rounding. */
+typedef void cvq_unpack_f32_fn(const cvq_panels *w, size_t panel, size_t k0, size_t k1, float *out);
+
+/* c[i][0..15] (+)= sum over kk < k of a[i][kk] x w[kk][0..15] for i < m, by fused multiply-add in
+ * ascending kk starting from 0, then (accumulate) added to what c holds, or stored. w is 64-byte
+ * aligned; a and c are not. lda and ldc count floats. Bit-exact. */
+typedef void cvq_tile_f32_fn(const float *w, size_t k, const float *a, size_t lda, size_t m,
+                             float *c, size_t ldc, bool accumulate);
+
+/* fast: x [rows][ldx] f32, columns [0, k), to int8 with one scale for 128: scale = max |x| / 127, q
+ * = round to nearest even of x x (1 / scale) (127 / max, computed as 127.0f / max). Zeros up to
+ * out->stride. Bit-exact. */
+typedef void cvq_quantize_rows_fn(const float *x, size_t ldx, size_t rows, size_t k,
+                                  const cvq_act8 *out);
+
+/* fast: c[i][p x 16 + r] for activation rows i in [row0, row0 + m) and panels [panel0, panel0 +
+ * num_panels): starting from 0, for each block of the weight type (32 or 128 columns) in ascending
+ * order c = fmaf(weight_scale x activation_scale, (float)(sum of code x q - zero x sum of q), c)
+ * where for q4t zero is codebook->zero - offset and code is table[code]. The integer is exact. c[0]
+ * is for (row0, panel0). Bit-exact. */
+typedef void cvq_gemm_int8_fn(const cvq_panels *w, size_t panel0, size_t num_panels,
+                              const cvq_act8 *a, size_t row0, size_t m, float *c, size_t ldc);
+
+typedef struct cvq_kernels {
+    cvq_cpu_level level;
+    cvq_unpack_f32_fn *unpack_f32[CVQ_TYPES]; /* bf16, q8, q6, q4t, q4; others NULL */
+    cvq_tile_f32_fn *tile_f32;
+    cvq_quantize_rows_fn *quantize_rows;
+    cvq_gemm_int8_fn *gemm_int8[CVQ_TYPES]; /* q8, q6, q4t, q4: any m, made for many rows */
+    cvq_gemm_int8_fn *gemv_int8[CVQ_TYPES]; /* the same contract, made for m of 1 to 4 */
+
+    /* Rows. Float results within the bound stated by tests/kernels; n any. in and out may be the
+     * same where both are named. */
+    void (*rms_norm)(const float *x, const float *weight, float eps, size_t n, float *out);
+    void (*layer_norm)(const float *x, const float *weight, const float *bias, float eps, size_t n,
+                       float *out);
+    void (*gelu)(float *x, size_t n); /* x/2 (1 + erf(x / sqrt 2)), exact erf */
+    void (*silu_mul)(float *gate, const float *up,
+                     size_t n);                      /* gate = gate / (1 + exp(-gate)) x up */
+    void (*add)(float *x, const float *y, size_t n); /* x += y */
+    void (*scale)(float *x, float s, size_t n);      /* x *= s */
+    float (*max)(const float *x, size_t n);          /* n >= 1 */
+    float (*exp_sum)(float *x, float max,
+                     size_t n); /* x = exp(x - max); returns their sum. x - max <= 0, may be -inf */
+    void (*rotate)(float *x, const float *cos, const float *sin,
+                   size_t half); /* NeoX: (x[i], x[half + i]) by the angle i */
+    /* 16 rows (n <= 16; the others count as 0) of d columns, row stride ld floats, to out[d][16]:
+     * keys as a panel for tile_f32. */
+    void (*transpose16)(const float *x, size_t ld, size_t n, size_t d, float *out);
+    void (*f32_to_f16)(const float *x, size_t n, uint16_t *out); /* nearest even. Bit-exact */
+    void (*f16_to_f32)(const uint16_t *x, size_t n, float *out); /* Bit-exact */
+} cvq_kernels;
+
+/* The filled table of a level that cvq_cpu_has; static, immutable, every entry that the comment
+ * promises is there. */
+const cvq_kernels *cvq_kernels_for(cvq_cpu_level level);
+
+#endif
