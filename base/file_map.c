@@ -1,0 +1,119 @@
+/* Mapping and reading files, and writing all of a range. */
+#include "base/file_map.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/checked.h"
+
+static cvq_status open_regular(int *fd, uint64_t *size, const char *path, cvq_error *err) {
+    /* O_NONBLOCK: opening a FIFO must not wait for a writer before it is refused. */
+    int f = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (f < 0) {
+        if (errno == ENOENT) return cvq_fail(err, CVQ_NOT_FOUND, path, "no such file");
+        return cvq_fail_errno(err, path, "cannot open");
+    }
+    struct stat st;
+    cvq_status status = CVQ_OK;
+    if (fstat(f, &st) != 0)
+        status = cvq_fail_errno(err, path, "cannot tell its size");
+    else if (!S_ISREG(st.st_mode))
+        status = cvq_fail(err, CVQ_IO, path, "not a regular file");
+    if (status != CVQ_OK) {
+        close(f);
+        return status;
+    }
+    *fd = f;
+    *size = (uint64_t)st.st_size;
+    return CVQ_OK;
+}
+
+cvq_status cvq_file_map_open(cvq_file_map *map, const char *path, cvq_error *err) {
+    int fd;
+    uint64_t size;
+    size_t n;
+    CVQ_TRY(open_regular(&fd, &size, path, err));
+    void *data = NULL;
+    cvq_status status = CVQ_OK;
+    if (!cvq_to_size(size, &n))
+        status = cvq_fail(err, CVQ_OUT_OF_MEMORY, path, "larger than the address space");
+    else if (n > 0 && (data = mmap(NULL, n, PROT_READ, MAP_SHARED, fd, 0)) == MAP_FAILED)
+        status = cvq_fail_errno(err, path, "cannot map %zu bytes", n);
+    if (status != CVQ_OK) {
+        close(fd);
+        return status;
+    }
+    *map = (cvq_file_map){data, size, fd};
+    return CVQ_OK;
+}
+
+void cvq_file_map_close(cvq_file_map *map) {
+    if (!map) return;
+    if (map->data) {
+        munmap((void *)(uintptr_t)map->data, (size_t)map->size);
+        close(map->fd);
+    } else if (map->fd > 0) {
+        close(map->fd); /* an empty file */
+    }
+    *map = (cvq_file_map){NULL, 0, -1};
+}
+
+void cvq_file_map_advise(const cvq_file_map *map, uint64_t offset, uint64_t size,
+                         cvq_advice advice) {
+    if (!map->data || offset >= map->size) return;
+    if (size > map->size - offset) size = map->size - offset;
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), first = (size_t)offset / page * page;
+    size_t end = (size_t)(offset + size);
+    int how = advice == CVQ_ADVICE_WILLNEED   ? MADV_WILLNEED
+              : advice == CVQ_ADVICE_DONTNEED ? MADV_DONTNEED
+                                              : MADV_SEQUENTIAL;
+    (void)madvise((void *)(uintptr_t)(map->data + first), end - first, how);
+}
+
+cvq_status cvq_read_file(cvq_buffer *out, const char *path, size_t cap, cvq_error *err) {
+    int fd;
+    uint64_t size;
+    CVQ_TRY(open_regular(&fd, &size, path, err));
+    cvq_buffer b = {0};
+    cvq_status status = CVQ_OK;
+    uint8_t piece[65536];
+    for (;;) {
+        ssize_t n = read(fd, piece, sizeof piece);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) status = cvq_fail_errno(err, path, "cannot read");
+        if (n <= 0) break;
+        if ((size_t)n > cap - b.size) {
+            status = cvq_fail(err, CVQ_FORMAT, path, "larger than the %zu bytes allowed", cap);
+            break;
+        }
+        if ((status = cvq_buffer_append(&b, piece, (size_t)n, err)) != CVQ_OK) break;
+    }
+    close(fd);
+    if (status == CVQ_OK) status = cvq_buffer_append(&b, "", 1, err);
+    if (status != CVQ_OK) {
+        cvq_buffer_free(&b);
+        return status;
+    }
+    b.size--; /* the NUL is not counted */
+    cvq_buffer_free(out);
+    *out = b;
+    return CVQ_OK;
+}
+
+cvq_status cvq_write_all(int fd, uint64_t offset, const void *data, size_t size, const char *where,
+                         cvq_error *err) {
+    const uint8_t *p = data;
+    while (size > 0) {
+        ssize_t n = pwrite(fd, p, size, (off_t)offset);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return cvq_fail_errno(err, where, "cannot write");
+        if (n == 0) return cvq_fail(err, CVQ_IO, where, "cannot write: no progress");
+        p += n;
+        offset += (uint64_t)n;
+        size -= (size_t)n;
+    }
+    return CVQ_OK;
+}
