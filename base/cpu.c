@@ -129,7 +129,7 @@ const char *cvq_cpu_model(void) {
     static char model[49]; /* written once with the same bytes, whoever comes first */
 #if defined(__x86_64__)
     unsigned words[12];
-    if (__get_cpuid_max(0x80000000u, NULL) < 0x80000004u) return "unknown";
+    if ((unsigned)__get_cpuid_max(0x80000000u, NULL) < 0x80000004u) return "unknown";
     for (unsigned i = 0; i < 3; i++)
         __get_cpuid(0x80000002u + i, &words[4 * i], &words[4 * i + 1], &words[4 * i + 2],
                     &words[4 * i + 3]);

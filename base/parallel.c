@@ -44,10 +44,10 @@ static int usable_cores(void) {
     cpu_set_t set;
     if (sched_getaffinity(0, sizeof set, &set) != 0) return 1;
     int cores = 0;
-    for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+    for (size_t cpu = 0; cpu < CPU_SETSIZE; cpu++) {
         if (!CPU_ISSET(cpu, &set)) continue;
         char path[96], line[256];
-        snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/topology/thread_siblings_list",
+        snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%zu/topology/thread_siblings_list",
                  cpu);
         int counted = 0;
         if (read_line(path, line, sizeof line)) {
@@ -56,8 +56,8 @@ static int usable_cores(void) {
                 long first = strtol(p, &end, 10), last = first;
                 if (end == p) break;
                 if (*end == '-') last = strtol(end + 1, &end, 10);
-                for (long s = first; s <= last && s < cpu; s++)
-                    if (s >= 0 && CPU_ISSET((int)s, &set)) counted = 1;
+                for (long s = first; s <= last && s < (long)cpu; s++)
+                    if (s >= 0 && CPU_ISSET((size_t)s, &set)) counted = 1;
                 p = *end == ',' ? end + 1 : end + strlen(end);
             }
         }
