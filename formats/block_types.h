@@ -71,6 +71,11 @@ static inline size_t cvq_panel_bytes(const cvq_type_info *t, uint32_t panel_rows
     return cvq_padded_cols(t, cols) / t->group * t->row_bytes * panel_rows;
 }
 
+/* The code for columns that only pad a row out, and for weights that are 0: the zero point; for q4t
+ * the code whose table[code] + offset - zero is nearest to 0 under this f16 scale (the lower one of
+ * two), so that padding is the same whoever writes it. */
+uint8_t cvq_zero_code(cvq_type type, const cvq_codebook *codebook, uint16_t scale);
+
 /* A group taken apart: codes[r * group + k] (unsigned, before the zero point) and the f16 scales[b
  * * R + r] of the two blocks. */
 void cvq_group_pack(cvq_type type, uint32_t panel_rows, const uint8_t *codes,

@@ -28,7 +28,8 @@ typedef struct cvq_tensor {
 /* The panel height that goes with a role. */
 uint32_t cvq_panel_rows_for(cvq_role role);
 /* Whether a tensor of this role may have this type: vectors are f32; inv_freq f32 or bf16; tables
- * and matrices bf16, q8, q6, q4t, q4 (f32 too). */
+ * any type; matrices any but f32, which has no panels of 16 rows (their values come from bf16, so
+ * f32 would add nothing). */
 bool cvq_type_allowed(cvq_role role, cvq_type type);
 
 #endif

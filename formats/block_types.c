@@ -1,0 +1,214 @@
+/* What the bytes of a weight mean: the table of types, the one size function, and the scalar code
+ * that packs, unpacks and decodes. Everything else that reads weights is checked against this file;
+ * docs/format.md says the same in words. */
+#include "formats/block_types.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "base/half.h"
+
+_Static_assert(sizeof(cvq_codebook) == 24, "the codebook lies in the file as it is");
+
+static const cvq_type_info types[CVQ_TYPES] = {
+    [CVQ_TYPE_F32] = {"f32", 0, 1, 4, 0, 32.0f},
+    [CVQ_TYPE_BF16] = {"bf16", 0, 64, 128, 0, 16.0f},
+    [CVQ_TYPE_Q8] = {"q8", 128, 256, 260, 128, 8.125f},
+    [CVQ_TYPE_Q6] = {"q6", 32, 64, 52, 32, 6.5f},
+    [CVQ_TYPE_Q4T] = {"q4t", 32, 64, 36, 0, 4.5f},
+    [CVQ_TYPE_Q4] = {"q4", 32, 64, 36, 8, 4.5f},
+};
+
+const cvq_codebook cvq_codebook_default = {
+    .table = {0, 13, 24, 33, 42, 49, 56, 62, 68, 74, 80, 87, 94, 103, 112, 127}, .zero = 67};
+
+const cvq_type_info *cvq_type_describe(uint32_t type) {
+    return type < CVQ_TYPES ? &types[type] : NULL;
+}
+
+bool cvq_type_find(cvq_type *type, const char *name) {
+    for (uint32_t i = 0; i < CVQ_TYPES; i++) {
+        if (strcmp(types[i].name, name) == 0) {
+            *type = (cvq_type)i;
+            return true;
+        }
+    }
+    return false;
+}
+
+bool cvq_codebook_valid(const cvq_codebook *c, cvq_type type) {
+    if (type != CVQ_TYPE_Q4T) return cvq_all_zero((const uint8_t *)c, sizeof *c);
+    if (c->table[0] != 0 || c->table[15] > 127 || c->zero > 127) return false;
+    for (int i = 1; i < 16; i++) {
+        if (c->table[i] <= c->table[i - 1]) return false;
+    }
+    return cvq_all_zero(c->reserved, sizeof c->reserved);
+}
+
+bool cvq_tensor_bytes(uint32_t type, uint32_t panel_rows, uint64_t rows, uint64_t cols,
+                      uint64_t *bytes) {
+    const cvq_type_info *t = cvq_type_describe(type);
+    if (!t || rows == 0 || cols == 0) return false;
+    if (panel_rows != 1 && (panel_rows != CVQ_PANEL_ROWS || type == CVQ_TYPE_F32)) return false;
+    uint64_t padded_rows, padded_cols, row, total;
+    if (!cvq_round_up_u64(rows, panel_rows, &padded_rows)) return false;
+    if (!cvq_round_up_u64(cols, t->group, &padded_cols)) return false;
+    if (!cvq_mul_u64(padded_cols / t->group, t->row_bytes, &row)) return false;
+    if (!cvq_mul_u64(row, padded_rows, &total) || total > INT64_MAX) return false;
+    *bytes = total;
+    return true;
+}
+
+uint8_t cvq_zero_code(cvq_type type, const cvq_codebook *codebook, uint16_t scale) {
+    if (type != CVQ_TYPE_Q4T) return (uint8_t)types[type].zero_point;
+    int target = codebook->zero - (scale & 31), best = 0;
+    for (int i = 1; i < 16; i++) {
+        if (abs(codebook->table[i] - target) < abs(codebook->table[best] - target)) best = i;
+    }
+    return (uint8_t)best;
+}
+
+/* Where the code of row r, column k of a block stands, from the start of the block's plane: 4
+ * consecutive columns of a row are neighbours, then the next row. q8 keeps a code in a byte; the
+ * 4-bit plane has columns k and k + 16 in one byte, the 2-bit plane k, k + 8, k + 16, k + 24. */
+static size_t byte_place(uint32_t panel_rows, size_t r, size_t k) {
+    return 4 * panel_rows * (k / 4) + 4 * r + k % 4;
+}
+
+void cvq_group_pack(cvq_type type, uint32_t panel_rows, const uint8_t *codes,
+                    const uint16_t *scales, uint8_t *bytes) {
+    const size_t height = panel_rows, group = types[type].group, block = types[type].block;
+    for (size_t i = 0; i < 2 * height; i++) cvq_store_le(bytes + 2 * i, scales[i], 2);
+    uint8_t *plane = bytes + 4 * height;
+    memset(plane, 0, height * types[type].row_bytes - 4 * height);
+    for (size_t r = 0; r < height; r++) {
+        for (size_t k = 0; k < group; k++) {
+            const size_t b = k / block, kb = k % block;
+            const uint32_t code = codes[r * group + k];
+            if (type == CVQ_TYPE_Q8) {
+                plane[128 * height * b + byte_place(panel_rows, r, kb)] = (uint8_t)code;
+                continue;
+            }
+            uint8_t *low = plane + 16 * height * b + byte_place(panel_rows, r, kb % 16);
+            *low = (uint8_t)(*low | (code & 15u) << (kb / 16 * 4));
+            if (type == CVQ_TYPE_Q6) {
+                uint8_t *high =
+                    plane + 32 * height + 8 * height * b + byte_place(panel_rows, r, kb % 8);
+                *high = (uint8_t)(*high | (code >> 4 & 3u) << (kb / 8 * 2));
+            }
+        }
+    }
+}
+
+void cvq_group_unpack(cvq_type type, uint32_t panel_rows, const uint8_t *bytes, uint8_t *codes,
+                      uint16_t *scales) {
+    const size_t height = panel_rows, group = types[type].group, block = types[type].block;
+    for (size_t i = 0; i < 2 * height; i++) scales[i] = (uint16_t)cvq_load_le(bytes + 2 * i, 2);
+    const uint8_t *plane = bytes + 4 * height;
+    for (size_t r = 0; r < height; r++) {
+        for (size_t k = 0; k < group; k++) {
+            const size_t b = k / block, kb = k % block;
+            if (type == CVQ_TYPE_Q8) {
+                codes[r * group + k] = plane[128 * height * b + byte_place(panel_rows, r, kb)];
+                continue;
+            }
+            uint32_t low = plane[16 * height * b + byte_place(panel_rows, r, kb % 16)];
+            uint32_t code = low >> (kb / 16 * 4) & 15u;
+            if (type == CVQ_TYPE_Q6) {
+                uint32_t high =
+                    plane[32 * height + 8 * height * b + byte_place(panel_rows, r, kb % 8)];
+                code |= (high >> (kb / 8 * 2) & 3u) << 4;
+            }
+            codes[r * group + k] = (uint8_t)code;
+        }
+    }
+}
+
+/* One group of a block type to f32: value = d x (integer), rounded once. */
+static void group_decode(cvq_type type, size_t height, const cvq_codebook *codebook,
+                         const uint8_t *bytes, float *out, size_t ld) {
+    const size_t group = types[type].group, block = types[type].block;
+    uint8_t codes[CVQ_PANEL_ROWS * CVQ_MAX_GROUP];
+    uint16_t scales[2 * CVQ_PANEL_ROWS];
+    cvq_group_unpack(type, (uint32_t)height, bytes, codes, scales);
+    for (size_t b = 0; b < 2; b++) {
+        for (size_t r = 0; r < height; r++) {
+            const uint16_t scale = scales[b * height + r];
+            const float d = cvq_f16_to_f32(scale);
+            const uint8_t *code = codes + r * group + b * block;
+            float *row = out + r * ld + b * block;
+            if (type == CVQ_TYPE_Q4T) {
+                const int shift = (scale & 31) - codebook->zero;
+                for (size_t k = 0; k < block; k++)
+                    row[k] = d * (float)(codebook->table[code[k]] + shift);
+            } else {
+                const int zero = (int)types[type].zero_point;
+                for (size_t k = 0; k < block; k++) row[k] = d * (float)(code[k] - zero);
+            }
+        }
+    }
+}
+
+/* Index of row r, column k in a group of bf16, counted in 16-bit values: lines of 2 columns x 16
+ * rows, or plain for single rows. */
+static size_t bf16_place(size_t height, size_t r, size_t k) {
+    return 2 * height * (k / 2) + 2 * r + k % 2;
+}
+
+void cvq_panel_decode(cvq_type type, uint32_t panel_rows, const cvq_codebook *codebook,
+                      const uint8_t *panel, size_t cols, float *out, size_t ld) {
+    const cvq_type_info *t = &types[type];
+    const size_t height = panel_rows, groups = cvq_padded_cols(t, cols) / t->group;
+    for (size_t g = 0; g < groups; g++) {
+        const uint8_t *bytes = panel + g * t->row_bytes * height;
+        float *to = out + g * t->group;
+        if (type == CVQ_TYPE_F32) {
+            to[0] = cvq_bits_f32((uint32_t)cvq_load_le(bytes, 4));
+        } else if (type == CVQ_TYPE_BF16) {
+            for (size_t r = 0; r < height; r++) {
+                for (size_t k = 0; k < t->group; k++) {
+                    const uint8_t *p = bytes + 2 * bf16_place(height, r, k);
+                    to[r * ld + k] = cvq_bf16_to_f32((uint16_t)cvq_load_le(p, 2));
+                }
+            }
+        } else {
+            group_decode(type, height, codebook, bytes, to, ld);
+        }
+    }
+}
+
+void cvq_panel_encode_bf16(uint32_t panel_rows, const float *rows, size_t ld, size_t cols,
+                           uint8_t *panel) {
+    const cvq_type_info *t = &types[CVQ_TYPE_BF16];
+    const size_t height = panel_rows, padded = cvq_padded_cols(t, cols);
+    for (size_t r = 0; r < height; r++) {
+        for (size_t k = 0; k < padded; k++) {
+            uint8_t *group = panel + k / t->group * t->row_bytes * height;
+            uint16_t h = k < cols ? cvq_f32_to_bf16(rows[r * ld + k]) : 0;
+            cvq_store_le(group + 2 * bf16_place(height, r, k % t->group), h, 2);
+        }
+    }
+}
+
+/* Whether none of n little-endian values of `bytes` bytes has all bits of `exponent` set. */
+static bool values_finite(const uint8_t *p, size_t n, unsigned bytes, uint32_t exponent) {
+    bool finite = true;
+    for (size_t i = 0; i < n; i++) {
+        uint32_t v = (uint32_t)cvq_load_le(p + i * bytes, bytes);
+        finite &= (v & exponent) != exponent;
+    }
+    return finite;
+}
+
+bool cvq_panel_finite(cvq_type type, uint32_t panel_rows, const uint8_t *panel, size_t cols) {
+    const cvq_type_info *t = &types[type];
+    const size_t size = cvq_panel_bytes(t, panel_rows, cols);
+    if (type == CVQ_TYPE_F32) return values_finite(panel, size / 4, 4, 0x7f800000u);
+    if (type == CVQ_TYPE_BF16) return values_finite(panel, size / 2, 2, 0x7f80u);
+    const size_t stride = (size_t)t->row_bytes * panel_rows;
+    for (size_t at = 0; at < size; at += stride) {
+        if (!values_finite(panel + at, 2 * (size_t)panel_rows, 2, 0x7c00u)) return false;
+    }
+    return true;
+}

@@ -1,0 +1,66 @@
+/* SHA-256 through libcrypto's EVP interface, which picks the processor's own instructions. */
+#include "formats/chunk_hash.h"
+
+#include <openssl/evp.h>
+#include <stdlib.h>
+
+#include "base/memory.h"
+
+struct cvq_hasher {
+    EVP_MD_CTX *context;
+};
+
+static cvq_status hash_failure(cvq_error *err) {
+    return cvq_fail(err, CVQ_INTERNAL, "SHA-256", "libcrypto refused to hash");
+}
+
+cvq_status cvq_sha256(const void *data, size_t size, uint8_t hash[CVQ_HASH_BYTES], cvq_error *err) {
+    unsigned length = 0;
+    if (EVP_Digest(data, size, hash, &length, EVP_sha256(), NULL) != 1 || length != CVQ_HASH_BYTES)
+        return hash_failure(err);
+    return CVQ_OK;
+}
+
+void cvq_hash_hex(const uint8_t hash[CVQ_HASH_BYTES], char *hex) {
+    static const char digits[] = "0123456789abcdef";
+    for (size_t i = 0; i < CVQ_HASH_BYTES; i++) {
+        hex[2 * i] = digits[hash[i] >> 4];
+        hex[2 * i + 1] = digits[hash[i] & 15];
+    }
+    hex[2 * CVQ_HASH_BYTES] = '\0';
+}
+
+cvq_status cvq_hasher_open(cvq_hasher **out, cvq_error *err) {
+    void *memory = NULL;
+    CVQ_TRY(cvq_alloc(&memory, 1, sizeof(cvq_hasher), "a hash", err));
+    cvq_hasher *h = memory;
+    h->context = EVP_MD_CTX_new();
+    if (!h->context) {
+        free(h);
+        return cvq_fail(err, CVQ_OUT_OF_MEMORY, "SHA-256", "no memory for a hash");
+    }
+    if (EVP_DigestInit_ex(h->context, EVP_sha256(), NULL) != 1) {
+        cvq_hasher_close(h);
+        return hash_failure(err);
+    }
+    *out = h;
+    return CVQ_OK;
+}
+
+cvq_status cvq_hasher_feed(cvq_hasher *h, const void *data, size_t size, cvq_error *err) {
+    return EVP_DigestUpdate(h->context, data, size) == 1 ? CVQ_OK : hash_failure(err);
+}
+
+cvq_status cvq_hasher_take(cvq_hasher *h, uint8_t hash[CVQ_HASH_BYTES], cvq_error *err) {
+    unsigned length = 0;
+    if (EVP_DigestFinal_ex(h->context, hash, &length) != 1 || length != CVQ_HASH_BYTES ||
+        EVP_DigestInit_ex(h->context, NULL, NULL) != 1)
+        return hash_failure(err);
+    return CVQ_OK;
+}
+
+void cvq_hasher_close(cvq_hasher *h) {
+    if (!h) return;
+    EVP_MD_CTX_free(h->context);
+    free(h);
+}
