@@ -1,19 +1,43 @@
 # cvq: CogVLM2 on a CPU. `make help` lists what can be made.
-# B is the build folder (one per set of flags), V=1 shows the commands.
+#
+# B is the build folder, one per set of flags; V=1 shows the commands; WERROR= lets warnings pass.
+# OPTIMIZE, CFLAGS, LDFLAGS, CC, PREFIX, LIBDIR and DESTDIR mean what they usually mean.
 B ?= build
 V ?= 0
-CC ?= gcc
+ifeq ($(origin CC),default)
+CC := gcc
+endif
 PKG_CONFIG ?= pkg-config
-PACKAGES := libzstd libcjson libpcre2-8 libcrypto
+PYTHON = $(or $(PYTHON_FOUND),$(eval PYTHON_FOUND := $(shell scripts/setup.sh --python))$(PYTHON_FOUND))
+JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+PREFIX ?= /usr/local
+LIBDIR ?= $(PREFIX)/lib
+VERSION := $(shell sed -n 's/.*CVQ_VERSION_STRING "\(.*\)"/\1/p' include/cvq.h)
 
-ARCH := $(shell $(CC) -dumpmachine | cut -d- -f1)
-WARNINGS := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wvla -Werror
+# ---- flags
+PACKAGES := libzstd libcjson libpcre2-8 libcrypto
+PACKAGES_FOUND := $(shell $(PKG_CONFIG) --exists $(PACKAGES) 2>/dev/null && echo yes)
+PACKAGE_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(PACKAGES) 2>/dev/null)
+# stb is headers only, so that a cross build reads those of this machine.
+STB_CFLAGS := $(patsubst -I%,-isystem %,$(shell pkg-config --cflags stb 2>/dev/null))
+LIBS := $(shell $(PKG_CONFIG) --libs $(PACKAGES) 2>/dev/null) -lm
+
+ARCH := $(shell $(CC) -dumpmachine 2>/dev/null | cut -d- -f1)
+WERROR ?= -Werror
+WARNINGS := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wvla
 OPTIMIZE ?= -O3 -g
+# SANITIZE=address or undefined in place of the hardening, which a sanitizer would blur.
+ifdef SANITIZE
+SAFETY := -fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer
+SAFETY_LINK := -fsanitize=$(SANITIZE)
+else
+SAFETY := -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fPIE
+SAFETY_LINK := -pie -Wl,-z,relro,-z,now
+endif
 # Contraction off: results must not depend on what a compiler fuses (fused operations are written out).
-CFLAGS_ALL = -std=c11 -D_GNU_SOURCE -I. -Iinclude $(WARNINGS) $(OPTIMIZE) -ffp-contract=off -fno-math-errno -fopenmp -MMD -MP \
-  $(shell $(PKG_CONFIG) --cflags $(PACKAGES)) $(CFLAGS)
-LIBS = $(shell $(PKG_CONFIG) --libs $(PACKAGES)) -lm
-LDFLAGS_ALL = -fopenmp $(LDFLAGS)
+CFLAGS_ALL = -std=c11 -D_GNU_SOURCE -I. -Iinclude $(WARNINGS) $(OPTIMIZE) -ffp-contract=off -fno-math-errno \
+  $(SAFETY) $(PACKAGE_CFLAGS) $(CFLAGS)
+LDFLAGS_ALL = -fopenmp $(SAFETY_LINK) $(LDFLAGS)
 
 # Only a kernel file gets its instruction set's flags, by the end of its name.
 FLAGS_avx2 := -mavx2 -mfma -mf16c
@@ -22,21 +46,24 @@ FLAGS_avx512 := $(FLAGS_avx2) -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx51
 FLAGS_avx512bf16 := $(FLAGS_avx512) -mavx512bf16
 FLAGS_dotprod := -march=armv8.2-a+dotprod
 FLAGS_i8mm := -march=armv8.2-a+dotprod+i8mm
+kernel_flags = $(FLAGS_$(lastword $(subst _, ,$(basename $(notdir $(1))))))
+# What one file needs beside that: threads stand in base/parallel.c alone, stb in imageio/ alone.
+file_flags = $(if $(filter runtime/kernels/%,$(1)),$(call kernel_flags,$(1))) \
+  $(if $(filter base/parallel.c,$(1)),-fopenmp) $(if $(filter imageio/% tests/%,$(1)),$(STB_CFLAGS))
 
+# ---- sources, sorted, without the other architecture's kernels
 X86_ONLY := %_avx2.c %_avxvnni.c %_avx512.c %_avx512bf16.c
 ARM_ONLY := %_neon.c %_dotprod.c %_i8mm.c
-ifeq ($(ARCH),aarch64)
-OTHER_ARCH := $(X86_ONLY)
-else
-OTHER_ARCH := $(ARM_ONLY)
-endif
-
-FOLDERS := base formats quant convert runtime runtime/kernels imageio bench
-LIB_SOURCES := $(filter-out $(OTHER_ARCH),$(sort $(foreach d,$(FOLDERS),$(wildcard $(d)/*.c))))
-LIB_OBJECTS := $(LIB_SOURCES:%.c=$(B)/obj/%.o)
-CLI_COMMON := $(filter-out cli/cvq_%.c,$(sort $(wildcard cli/*.c)))
+OTHER_ARCH := $(if $(filter aarch64 arm64,$(ARCH)),$(X86_ONLY),$(if $(filter x86_64,$(ARCH)),$(ARM_ONLY),$(X86_ONLY) $(ARM_ONLY)))
+sources = $(filter-out $(OTHER_ARCH),$(sort $(foreach d,$(1),$(wildcard $(d)/*.c))))
+objects = $(patsubst %.c,$(B)/obj/%.o,$(1))
+LIBRARY_FOLDERS := base formats runtime runtime/kernels
+ALL_FOLDERS := $(LIBRARY_FOLDERS) quant convert imageio bench
+LIBRARY_OBJECTS := $(call objects,$(call sources,$(LIBRARY_FOLDERS)))
+ALL_OBJECTS := $(call objects,$(call sources,$(ALL_FOLDERS)) $(filter-out cli/cvq_%.c,$(sort $(wildcard cli/*.c))))
 COMMANDS := $(patsubst cli/cvq_%.c,$(B)/bin/cvq-%,$(sort $(wildcard cli/cvq_*.c)))
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(B)/tests/%,$(sort $(wildcard tests/unit/test_*.c)))
+TEST_TOOLS := $(patsubst tests/tools/%.c,$(B)/tools/%,$(sort $(wildcard tests/tools/*.c)))
 
 ifeq ($(V),0)
 Q := @
@@ -45,37 +72,151 @@ else
 SAY = @:
 endif
 
-all: $(COMMANDS) ## build the commands into build/bin
+# ---- building
+all: $(COMMANDS) $(B)/lib/libcvq.a ## the commands into build/bin, the library into build/lib
 
-kernel_flags = $(FLAGS_$(lastword $(subst _, ,$(basename $(notdir $(1))))))
+# With a package missing, name the command that installs it, instead of a compiler's error.
+ifneq ($(PACKAGES_FOUND),yes)
+NEEDS := needs
+needs:
+	@scripts/setup.sh --check build
+endif
 
-$(B)/obj/%.o: %.c
+# Rewritten, and so everything rebuilt, only when the flags are others.
+FLAGS_TEXT = $(CC) $(CFLAGS_ALL) | $(LDFLAGS_ALL)
+$(B)/flags: force
+	@mkdir -p $(@D)
+	@printf '%s\n' "$(FLAGS_TEXT)" | cmp -s - $@ || printf '%s\n' "$(FLAGS_TEXT)" > $@
+
+$(B)/obj/%.o: %.c $(B)/flags | $(NEEDS)
 	@mkdir -p $(@D)
 	$(SAY) CC $<
-	$(Q)$(CC) $(CFLAGS_ALL) $(if $(findstring runtime/kernels/,$<),$(call kernel_flags,$<)) -c -o $@ $<
+	$(Q)$(CC) $(CFLAGS_ALL) $(WERROR) $(call file_flags,$<) -MMD -MP -c -o $@ $<
 
-$(B)/lib/libcvq-all.a: $(LIB_OBJECTS)
+$(B)/lib/libcvq.a: $(LIBRARY_OBJECTS)
+$(B)/lib/libcvq-all.a: $(ALL_OBJECTS)
+$(B)/lib/libcvq.a $(B)/lib/libcvq-all.a:
 	@mkdir -p $(@D)
 	$(Q)rm -f $@ && $(AR) rcs $@ $^
 
-$(B)/bin/cvq-%: $(B)/obj/cli/cvq_%.o $(CLI_COMMON:%.c=$(B)/obj/%.o) $(B)/lib/libcvq-all.a
-	@mkdir -p $(@D)
+LINK = $(Q)mkdir -p $(@D) && $(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS)
+$(B)/bin/cvq-%: $(B)/obj/cli/cvq_%.o $(B)/lib/libcvq-all.a
 	$(SAY) LINK $@
-	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS)
-
-$(B)/tests/test_%: $(B)/obj/tests/unit/test_%.o $(CLI_COMMON:%.c=$(B)/obj/%.o) $(B)/lib/libcvq-all.a
-	@mkdir -p $(@D)
+	$(LINK)
+$(B)/tests/test_%: $(B)/obj/tests/unit/test_%.o $(B)/lib/libcvq-all.a
 	$(SAY) LINK $@
-	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS)
+	$(LINK)
+$(B)/tools/%: $(B)/obj/tests/tools/%.o $(B)/lib/libcvq-all.a
+	$(SAY) LINK $@
+	$(LINK)
 
-unit-tests: $(UNIT_TESTS) ## build the unit tests
+unit-tests: $(UNIT_TESTS)
+test-programs: $(COMMANDS) $(B)/lib/libcvq.a $(UNIT_TESTS) $(TEST_TOOLS)
+
+# ---- the demo
+demo: ## install what is missing, build, and ask the small model about pictures
+	@scripts/setup.sh build
+	@$(MAKE) --no-print-directory -j$(JOBS) all
+	@scripts/demo.sh $(B)/bin
+
+# ---- tests: one build folder per configuration, then one run of everything in them
+SUB = +@$(MAKE) --no-print-directory -j$(JOBS) test-programs
+RUN_TESTS = @$(PYTHON) tests/run_tests.py $(TEST_OPTIONS)
+SANITIZED := OPTIMIZE='-O2 -g'
+ASAN := B=build/asan SANITIZE=address $(SANITIZED)
+UBSAN := B=build/ubsan SANITIZE=undefined $(SANITIZED)
+CLANG := B=build/clang CC=clang
+CROSS_PKG_CONFIG := env PKG_CONFIG_LIBDIR=/usr/lib/aarch64-linux-gnu/pkgconfig:/usr/share/pkgconfig pkg-config
+CROSS := B=build/aarch64 CC=aarch64-linux-gnu-gcc AR=aarch64-linux-gnu-ar PKG_CONFIG='$(CROSS_PKG_CONFIG)'
+# "yes" where the cross compiler, its libraries and qemu are there; nothing is installed for it here.
+HAVE_CROSS = $(or $(CROSS_FOUND),$(eval CROSS_FOUND := $(shell scripts/setup.sh --check cross >/dev/null 2>&1 && echo yes || echo no))$(CROSS_FOUND))
+# Two processors: one with every extension that is used, one with plain NEON.
+RUN_AARCH64 = 'aarch64=build/aarch64=qemu-aarch64 -cpu max' 'aarch64-plain=build/aarch64=qemu-aarch64 -cpu cortex-a72'
+SKIP_AARCH64 = --skipped 'aarch64: the cross compiler, its arm64 libraries or qemu-user are not installed (scripts/setup.sh cross installs them)'
+
+test: ## everything: gcc, clang, both sanitizers, aarch64 (where its tools are), the source's rules
+	@scripts/setup.sh test
+	$(SUB) B=build
+	$(SUB) $(CLANG)
+	$(SUB) $(ASAN)
+	$(SUB) $(UBSAN)
+	$(if $(filter yes,$(HAVE_CROSS)),$(SUB) $(CROSS))
+	$(RUN_TESTS) gcc=build clang=build/clang asan=build/asan ubsan=build/ubsan \
+	  $(if $(filter yes,$(HAVE_CROSS)),$(RUN_AARCH64),$(SKIP_AARCH64))
+
+quick: ## the gcc build with all its tests, in under five minutes
+	@scripts/setup.sh test
+	$(SUB) B=build
+	$(RUN_TESTS) gcc=build
+
+clang: ## the same with clang
+	$(SUB) $(CLANG)
+	$(RUN_TESTS) clang=build/clang
+
+asan: ## the same under the address and leak sanitizers
+	$(SUB) $(ASAN)
+	$(RUN_TESTS) asan=build/asan
+
+ubsan: ## the same under the undefined behaviour sanitizer
+	$(SUB) $(UBSAN)
+	$(RUN_TESTS) ubsan=build/ubsan
+
+aarch64: ## cross-build for 64-bit ARM and run the tests under qemu
+	@scripts/setup.sh --check cross
+	$(SUB) $(CROSS)
+	$(RUN_TESTS) $(RUN_AARCH64)
+
+check-includes: ## who may include whom, and what libraries may not call
+	@$(PYTHON) tests/check_includes.py
+
+C_FILES = $(sort $(wildcard $(addsuffix /*.[ch],$(ALL_FOLDERS) include cli examples tests/unit tests/tools)))
+format: ## rewrite the source with clang-format
+	clang-format -i $(C_FILES)
+format-check: ## say what clang-format would change
+	@clang-format --dry-run -Werror $(C_FILES)
+
+# ---- installing
+INSTALLED_HEADERS := cvq.h cvq_status.h
+DOC_DIR := $(PREFIX)/share/doc/cvq
+define PKG_CONFIG_FILE
+prefix=$(PREFIX)
+libdir=$(LIBDIR)
+includedir=$${prefix}/include
+
+Name: cvq
+Description: CogVLM2, a vision-language model, on CPUs
+Version: $(VERSION)
+Requires: $(PACKAGES)
+Libs: -L$${libdir} -lcvq -fopenmp -lm
+Cflags: -I$${includedir}
+endef
+export PKG_CONFIG_FILE
+
+install: all ## into PREFIX (/usr/local), below DESTDIR if that is set
+	install -d "$(DESTDIR)$(PREFIX)/bin" "$(DESTDIR)$(PREFIX)/include" "$(DESTDIR)$(LIBDIR)/pkgconfig" "$(DESTDIR)$(DOC_DIR)/examples"
+	install -m 755 $(COMMANDS) "$(DESTDIR)$(PREFIX)/bin"
+	install -m 644 $(addprefix include/,$(INSTALLED_HEADERS)) "$(DESTDIR)$(PREFIX)/include"
+	install -m 644 $(B)/lib/libcvq.a "$(DESTDIR)$(LIBDIR)"
+	printf '%s\n' "$$PKG_CONFIG_FILE" > "$(DESTDIR)$(LIBDIR)/pkgconfig/cvq.pc"
+	chmod 644 "$(DESTDIR)$(LIBDIR)/pkgconfig/cvq.pc"
+	install -m 644 README.md CHANGELOG.md LICENSE "$(DESTDIR)$(DOC_DIR)"
+	install -m 644 $(wildcard examples/*.c) "$(DESTDIR)$(DOC_DIR)/examples"
+
+uninstall: ## what install put there
+	rm -f $(patsubst $(B)/bin/%,"$(DESTDIR)$(PREFIX)/bin/%",$(COMMANDS))
+	rm -f $(foreach h,$(INSTALLED_HEADERS),"$(DESTDIR)$(PREFIX)/include/$(h)")
+	rm -f "$(DESTDIR)$(LIBDIR)/libcvq.a" "$(DESTDIR)$(LIBDIR)/pkgconfig/cvq.pc"
+	rm -rf "$(DESTDIR)$(DOC_DIR)"
 
 clean: ## remove the build folder
 	rm -rf $(B)
 
 help: ## this list
-	@grep -hE '^[a-z0-9_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9_-]+):.*## /  \1\t/' | expand -t 20
+	@echo 'make TARGET [V=1] [B=build folder] [CC=compiler] [WERROR=] [PREFIX=/usr/local] [DESTDIR=]'
+	@grep -hE '^[a-z0-9_-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z0-9_-]+):.*## /  \1\t/' | expand -t 20
 
-.PHONY: all unit-tests clean help
+.PHONY: all needs force unit-tests test-programs demo test quick clang asan ubsan aarch64 check-includes \
+  format format-check install uninstall clean help
 .SECONDARY:
--include $(shell find $(B) -name '*.d' 2>/dev/null)
+.DELETE_ON_ERROR:
+-include $(shell find $(B)/obj -name '*.d' 2>/dev/null)
