@@ -47,7 +47,9 @@ typedef void cvq_tile_f32_fn(const float *w, size_t k, const float *a, size_t ld
 
 /* fast: x [rows][ldx] f32, columns [0, k), to int8 with one scale for 128: scale = max |x| / 127, q
  * = round to nearest even of x x (1 / scale) (127 / max, computed as 127.0f / max). Zeros up to
- * out->stride. Bit-exact. */
+ * out->stride. A block of nothing larger than 2^-100 becomes zeros with scale 0; one that holds a
+ * NaN or an infinity zeros with scale NaN, so that the result is NaN and not a plausible number.
+ * Bit-exact. */
 typedef void cvq_quantize_rows_fn(const float *x, size_t ldx, size_t rows, size_t k,
                                   const cvq_act8 *out);
 
@@ -59,6 +61,30 @@ typedef void cvq_quantize_rows_fn(const float *x, size_t ldx, size_t rows, size_
 typedef void cvq_gemm_int8_fn(const cvq_panels *w, size_t panel0, size_t num_panels,
                               const cvq_act8 *a, size_t row0, size_t m, float *c, size_t ldc);
 
+/* Rows. Float results within the bound stated by tests/unit/test_kernels.c; n any. in and out may
+ * be the same where both are named. */
+typedef void cvq_rms_norm_fn(const float *x, const float *weight, float eps, size_t n, float *out);
+typedef void cvq_layer_norm_fn(const float *x, const float *weight, const float *bias, float eps,
+                               size_t n, float *out);
+/* x/2 (1 + erf(x / sqrt 2)), exact erf */
+typedef void cvq_gelu_fn(float *x, size_t n);
+/* gate = gate / (1 + exp(-gate)) x up */
+typedef void cvq_silu_mul_fn(float *gate, const float *up, size_t n);
+typedef void cvq_add_fn(float *x, const float *y, size_t n); /* x += y */
+typedef void cvq_scale_fn(float *x, float s, size_t n);      /* x *= s */
+typedef float cvq_max_fn(const float *x, size_t n);          /* n >= 1 */
+/* x = exp(x - max); returns their sum. x - max <= 0, may be -inf (0); below -87.3 the result may be
+ * 0. */
+typedef float cvq_exp_sum_fn(float *x, float max, size_t n);
+/* NeoX: (x[i], x[half + i]) by the angle i */
+typedef void cvq_rotate_fn(float *x, const float *cos, const float *sin, size_t half);
+/* 16 rows (n <= 16; the others count as 0) of d columns, row stride ld floats, to out[d][16]: keys
+ * as a panel for tile_f32. Bit-exact. */
+typedef void cvq_transpose16_fn(const float *x, size_t ld, size_t n, size_t d, float *out);
+/* As base/half.h: nearest even, bit-exact (of a NaN only that it stays one). */
+typedef void cvq_f32_to_f16_fn(const float *x, size_t n, uint16_t *out);
+typedef void cvq_f16_to_f32_fn(const uint16_t *x, size_t n, float *out);
+
 typedef struct cvq_kernels {
     cvq_cpu_level level;
     cvq_unpack_f32_fn *unpack_f32[CVQ_TYPES]; /* bf16, q8, q6, q4t, q4; others NULL */
@@ -67,26 +93,18 @@ typedef struct cvq_kernels {
     cvq_gemm_int8_fn *gemm_int8[CVQ_TYPES]; /* q8, q6, q4t, q4: any m, made for many rows */
     cvq_gemm_int8_fn *gemv_int8[CVQ_TYPES]; /* the same contract, made for m of 1 to 4 */
 
-    /* Rows. Float results within the bound stated by tests/kernels; n any. in and out may be the
-     * same where both are named. */
-    void (*rms_norm)(const float *x, const float *weight, float eps, size_t n, float *out);
-    void (*layer_norm)(const float *x, const float *weight, const float *bias, float eps, size_t n,
-                       float *out);
-    void (*gelu)(float *x, size_t n); /* x/2 (1 + erf(x / sqrt 2)), exact erf */
-    void (*silu_mul)(float *gate, const float *up,
-                     size_t n);                      /* gate = gate / (1 + exp(-gate)) x up */
-    void (*add)(float *x, const float *y, size_t n); /* x += y */
-    void (*scale)(float *x, float s, size_t n);      /* x *= s */
-    float (*max)(const float *x, size_t n);          /* n >= 1 */
-    float (*exp_sum)(float *x, float max,
-                     size_t n); /* x = exp(x - max); returns their sum. x - max <= 0, may be -inf */
-    void (*rotate)(float *x, const float *cos, const float *sin,
-                   size_t half); /* NeoX: (x[i], x[half + i]) by the angle i */
-    /* 16 rows (n <= 16; the others count as 0) of d columns, row stride ld floats, to out[d][16]:
-     * keys as a panel for tile_f32. */
-    void (*transpose16)(const float *x, size_t ld, size_t n, size_t d, float *out);
-    void (*f32_to_f16)(const float *x, size_t n, uint16_t *out); /* nearest even. Bit-exact */
-    void (*f16_to_f32)(const uint16_t *x, size_t n, float *out); /* Bit-exact */
+    cvq_rms_norm_fn *rms_norm;
+    cvq_layer_norm_fn *layer_norm;
+    cvq_gelu_fn *gelu;
+    cvq_silu_mul_fn *silu_mul;
+    cvq_add_fn *add;
+    cvq_scale_fn *scale;
+    cvq_max_fn *max;
+    cvq_exp_sum_fn *exp_sum;
+    cvq_rotate_fn *rotate;
+    cvq_transpose16_fn *transpose16;
+    cvq_f32_to_f16_fn *f32_to_f16;
+    cvq_f16_to_f32_fn *f16_to_f32;
 } cvq_kernels;
 
 /* The filled table of a level that cvq_cpu_has; static, immutable, every entry that the comment

@@ -1,0 +1,49 @@
+/* Matrix work in f32, plain C: weights taken apart, and the tile. It defines what the others
+ * compute. */
+#include <math.h>
+
+#include "base/half.h"
+#include "runtime/kernels/kernels_internal.h"
+
+/* A group of bf16 is 64 columns: 32 lines of 16 rows x 2 columns. */
+void unpack_bf16_16__scalar(const cvq_panels *w, size_t panel, size_t k0, size_t k1, float *out) {
+    const uint8_t *data = w->data + panel * w->panel_stride + k0 * CVQ_PANEL_ROWS * 2;
+    for (size_t k = 0; k < k1 - k0; k++)
+        for (size_t r = 0; r < CVQ_PANEL_ROWS; r++) {
+            const uint8_t *b = data + (k / 2 * CVQ_PANEL_ROWS + r) * 4 + k % 2 * 2;
+            out[k * CVQ_PANEL_ROWS + r] = cvq_bf16_to_f32((uint16_t)(b[0] | b[1] << 8));
+        }
+}
+
+void unpack_blocks_16__scalar(const cvq_panels *w, size_t panel, size_t k0, size_t k1, float *out) {
+    const cvq_type_info *info = cvq_type_describe(w->type);
+    size_t group = info->group, group_bytes = (size_t)info->row_bytes * CVQ_PANEL_ROWS;
+    const uint8_t *data = w->data + panel * w->panel_stride + k0 / group * group_bytes;
+    uint8_t codes[CVQ_PANEL_ROWS * CVQ_MAX_GROUP];
+    uint16_t scales[2 * CVQ_PANEL_ROWS];
+    for (size_t g = 0; g < (k1 - k0) / group; g++) {
+        cvq_group_unpack(w->type, CVQ_PANEL_ROWS, data + g * group_bytes, codes, scales);
+        for (size_t k = 0; k < group; k++)
+            for (size_t r = 0; r < CVQ_PANEL_ROWS; r++) {
+                uint16_t scale = scales[k / info->block * CVQ_PANEL_ROWS + r];
+                int value = codes[r * group + k];
+                if (w->type == CVQ_TYPE_Q4T)
+                    value = w->codebook->table[value] + (scale & 31) - w->codebook->zero;
+                else
+                    value -= (int)info->zero_point;
+                out[(g * group + k) * CVQ_PANEL_ROWS + r] = cvq_f16_to_f32(scale) * (float)value;
+            }
+    }
+}
+
+void tile_f32_16x1__scalar(const float *w, size_t k, const float *a, size_t lda, size_t m, float *c,
+                           size_t ldc, bool accumulate) {
+    for (size_t i = 0; i < m; i++) {
+        float sum[CVQ_PANEL_ROWS] = {0};
+        for (size_t kk = 0; kk < k; kk++)
+            for (size_t r = 0; r < CVQ_PANEL_ROWS; r++)
+                sum[r] = fmaf(a[i * lda + kk], w[kk * CVQ_PANEL_ROWS + r], sum[r]);
+        for (size_t r = 0; r < CVQ_PANEL_ROWS; r++)
+            c[i * ldc + r] = accumulate ? c[i * ldc + r] + sum[r] : sum[r];
+    }
+}
