@@ -30,13 +30,19 @@ cvq_status cvq_tokenizer_table_build(cvq_buffer *out, const cvq_tokenizer_source
                                      cvq_error *err);
 
 /* A view of a table; borrows its bytes. All integers in the file are little-endian; accessors read
- * them unaligned. */
+ * them unaligned. Only the accessors below look inside. */
 typedef struct cvq_tokenizer_table {
     uint32_t num_tokens, num_merges;
     bool ignore_merges;
-    const uint8_t *offsets, *special, *bytes, *by_bytes, *merges; /* see docs/format.md */
-    size_t num_bytes, num_sorted;
-    uint32_t byte_ids[256]; /* the token of each single byte: every byte has one */
+    const uint8_t *offsets;     /* u32 [num_tokens + 1] into bytes */
+    const uint8_t *by_bytes;    /* u32 [num_sorted] ids of the ordinary pieces, sorted */
+    const uint8_t *merge_first; /* u32 [num_tokens + 1] the merges of each left token */
+    const uint8_t *merges;      /* u32 [num_merges][3] right, rank, merged; by left, then right */
+    const uint8_t *special;     /* [num_tokens] */
+    const uint8_t *bytes;       /* [num_bytes] */
+    uint32_t num_bytes, num_sorted;
+    uint32_t first_byte[257]; /* by_bytes[first_byte[b]] is the first piece that starts with b */
+    uint32_t byte_ids[256];   /* the token of each single byte: every byte has one */
 } cvq_tokenizer_table;
 
 /* Checks everything: sizes, offsets rising, order of both sorted arrays, ids in range, pieces of
