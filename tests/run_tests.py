@@ -1,0 +1,202 @@
+#!/usr/bin/env python3
+"""Runs every test in one or more build folders and adds up.
+
+    run_tests.py [--only TEXT] [--jobs N] [--skipped WHY]... NAME=FOLDER[=RUNNER]...
+
+A configuration is a build folder with its name and, for another architecture, what runs its
+programs ("qemu-aarch64 -cpu max"). In each, these run: FOLDER/tests/test_* (tests/unit/*.c) and
+tests/test_*.py, from the root of the checkout, with
+    CVQ_BIN     folder of the commands            CVQ_TOOLS   folder of the programs of tests/tools/
+    CVQ_RUNNER  RUNNER, or empty                  CVQ_CONFIG  the configuration's name
+    CVQ_BUILD   the build folder                  CVQ_SHARED  passed on: a folder of further cases
+A test ends with a line "N passed, N failed, N skipped" and exit status 0, or 1 if anything failed.
+A sanitizer's finding exits with 99, so that no test takes it for an error it expects.
+
+A line "cvq-test: ..." near the top of a test's source says where it runs:
+    every-level   once for each level of kernels that the machine has, with CVQ_CPU set to it
+    once          only in the first configuration (what is tested does not depend on it)
+    native        not under a RUNNER
+    alone         while no other test runs (it measures memory or time)
+
+The output of what failed is shown, what was skipped is listed with its reason, and the last line is
+the sum in the same form.
+"""
+import argparse
+import concurrent.futures
+import glob
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+CLOSING = re.compile(r'^(\d+) passed, (\d+) failed, (\d+) skipped$')
+SECONDS = 1200  # after which a test is taken for hanging
+SHOWN_LINES = 150
+
+
+class Job:
+    def __init__(self, config, name, command, marks, level):
+        self.config, self.name, self.command = config, name, command
+        self.marks, self.level = marks, level
+
+    def label(self):
+        return f'{self.config.name}: {self.name}' + (f' ({self.level})' if self.level else '')
+
+
+class Config:
+    def __init__(self, text):
+        name, _, rest = text.partition('=')
+        folder, _, runner = rest.partition('=')
+        if not name or not folder:
+            raise argparse.ArgumentTypeError(f'{text}: not NAME=FOLDER[=RUNNER]')
+        self.name, self.folder, self.runner = name, folder, runner
+
+    def levels(self):
+        tool = os.path.join(self.folder, 'tools', 'cpu_levels')
+        return subprocess.run(self.runner.split() + [tool], capture_output=True, text=True,
+                              check=True).stdout.split()
+
+
+def marks_of(source):
+    """The words after "cvq-test:" in the first lines of a test's source."""
+    with open(source, encoding='utf-8') as f:
+        head = [next(f, '') for _ in range(40)]
+    return {w for line in head if 'cvq-test:' in line
+            for w in re.findall(r'[a-z-]+', line.split('cvq-test:')[1])}
+
+
+def jobs_of(config, first):
+    tests = []
+    for source in sorted(glob.glob('tests/unit/test_*.c')):
+        name = os.path.basename(source)[:-2]
+        program = os.path.join(config.folder, 'tests', name)
+        tests.append((name, source, config.runner.split() + [program]))
+    for source in sorted(glob.glob('tests/test_*.py')):
+        tests.append((os.path.basename(source), source, [sys.executable, source]))
+    for name, source, command in tests:
+        marks = marks_of(source)
+        if ('once' in marks and not first) or ('native' in marks and config.runner):
+            continue
+        for level in config.levels() if 'every-level' in marks else ['']:
+            yield Job(config, name, command, marks, level)
+
+
+def environment(job):
+    e = dict(os.environ)
+    e.update(CVQ_BIN=os.path.join(job.config.folder, 'bin'), CVQ_BUILD=job.config.folder,
+             CVQ_TOOLS=os.path.join(job.config.folder, 'tools'), CVQ_RUNNER=job.config.runner,
+             CVQ_CONFIG=job.config.name, PYTHONDONTWRITEBYTECODE='1', LC_ALL='C.UTF-8',
+             ASAN_OPTIONS='detect_leaks=1:exitcode=99:detect_stack_use_after_return=1',
+             LSAN_OPTIONS='exitcode=99',
+             UBSAN_OPTIONS='print_stacktrace=1:halt_on_error=1:exitcode=99',
+             # Several tests share the cores: waiting threads must not burn them.
+             OMP_WAIT_POLICY='passive', GOMP_SPINCOUNT='0', KMP_BLOCKTIME='0')
+    e.pop('CVQ_CPU', None)
+    if job.level:
+        e['CVQ_CPU'] = job.level
+    return e
+
+
+def run(job):
+    """-> (passed, failed, skipped, output, seconds)"""
+    start = time.monotonic()
+    with tempfile.TemporaryFile() as out:
+        try:
+            code = subprocess.run(job.command, stdin=subprocess.DEVNULL, stdout=out,
+                                  stderr=subprocess.STDOUT, env=environment(job),
+                                  timeout=SECONDS).returncode
+        except subprocess.TimeoutExpired:
+            code = 'timeout'
+        except OSError as e:
+            code = str(e)
+        out.seek(0)
+        text = out.read().decode('utf-8', 'replace')
+    counts, wrong = judge(code, text)
+    if wrong:
+        text += f'\n{wrong}\n'
+    return (*counts, text, time.monotonic() - start)
+
+
+def judge(code, text):
+    """-> ((passed, failed, skipped), what was wrong with the way it ended or '')"""
+    closings = [m for m in map(CLOSING.match, text.splitlines()) if m]
+    if not closings:
+        return (0, 1, 0), f'no closing line; exit status {code}'
+    passed, failed, skipped = map(int, closings[-1].groups())
+    if code == (1 if failed else 0):
+        return (passed, failed, skipped), ''
+    return (passed, failed + 1, skipped), f'exit status {code} with {failed} failed'
+
+
+def skip_lines(text):
+    return [m.group(1).strip() for m in re.finditer(r'^\s*skip:?\s(.*)$', text, re.I | re.M)]
+
+
+def report(job, result, lock):
+    passed, failed, skipped, text, seconds = result
+    with lock:
+        print(f'{"FAIL" if failed else "ok":4} {job.label():48} {passed:5} passed'
+              + (f', {failed} failed' if failed else '') + (f', {skipped} skipped' if skipped else '')
+              + f'  ({seconds:.1f} s)')
+        if failed:
+            lines = text.rstrip().splitlines()
+            if len(lines) > SHOWN_LINES:
+                lines = [f'... {len(lines) - SHOWN_LINES} lines before ...'] + lines[-SHOWN_LINES:]
+            print(*('     | ' + line for line in lines), sep='\n')
+        sys.stdout.flush()
+
+
+def run_all(jobs, workers):
+    """-> [(job, result)]; slow configurations start first, "alone" tests come one by one at the end."""
+    lock, results = threading.Lock(), []
+
+    def one(job):
+        result = run(job)
+        report(job, result, lock)
+        return job, result
+
+    together = [j for j in jobs if 'alone' not in j.marks]
+    together.sort(key=lambda j: (not j.config.runner, j.config.name not in ('asan', 'ubsan')))
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        results += pool.map(one, together)
+    results += map(one, [j for j in jobs if 'alone' in j.marks])
+    return results
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument('--only', help='only tests with this text in "configuration: test"')
+    p.add_argument('--jobs', type=int, default=min(2, os.cpu_count() or 1))
+    p.add_argument('--skipped', action='append', default=[], help='count this as skipped')
+    p.add_argument('configs', nargs='+', type=Config)
+    args = p.parse_args()
+
+    jobs = [j for i, c in enumerate(args.configs) for j in jobs_of(c, i == 0)
+            if not args.only or args.only in j.label()]
+    results = run_all(jobs, args.jobs)
+    reasons = {}
+    for why in args.skipped:
+        reasons.setdefault(why, [])
+    for job, result in results:
+        for why in skip_lines(result[3]):
+            reasons.setdefault(why, []).append(job.label())
+    if reasons:
+        print('skipped:')
+        for why, where in sorted(reasons.items()):
+            print(f'  {why}' + (f'  [{len(where)} x, first in {where[0]}]' if where else ''))
+    broken = [job.label() for job, result in results if result[1]]
+    if broken:
+        print('failed:', *broken, sep='\n  ')
+    passed, failed, skipped = (sum(r[i] for _, r in results) for i in range(3))
+    if not jobs:
+        print('no test was found')
+        failed += 1
+    print(f'{passed} passed, {failed} failed, {skipped + len(args.skipped)} skipped')
+    return 1 if failed else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
