@@ -4,7 +4,7 @@
 
 #include <stdbool.h>
 
-#include "status.h"
+#include "base/status.h"
 
 /* Levels are feature sets, not a line: Zen 4 has AVX-512 VNNI without AVX-VNNI, Alder Lake the
  * reverse. */

@@ -5,8 +5,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "memory.h"
-#include "status.h"
+#include "base/memory.h"
+#include "base/status.h"
 
 typedef struct cvq_file_map {
     const uint8_t *data; /* NULL where size is 0 */

@@ -6,7 +6,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 
-#include "status.h"
+#include "base/status.h"
 
 /* count x size bytes, zeroed, on a 64-byte boundary (a cache line and the widest vector); never
  * NULL on success, also for 0. The product is checked. `what` names the thing in the error message.
