@@ -52,7 +52,7 @@ class Config:
         folder, _, runner = rest.partition('=')
         if not name or not folder:
             raise argparse.ArgumentTypeError(f'{text}: not NAME=FOLDER[=RUNNER]')
-        self.name, self.folder, self.runner = name, folder, runner
+        self.name, self.folder, self.runner = name, os.path.abspath(folder), runner
 
     def levels(self):
         tool = os.path.join(self.folder, 'tools', 'cpu_levels')
