@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -100,6 +101,17 @@ cvq_status cvq_read_file(cvq_buffer *out, const char *path, size_t cap, cvq_erro
     b.size--; /* the NUL is not counted */
     cvq_buffer_free(out);
     *out = b;
+    return CVQ_OK;
+}
+
+cvq_status cvq_path_join(char **out, const char *dir, const char *name, cvq_error *err) {
+    size_t a = strlen(dir), b = strlen(name);
+    void *path = NULL;
+    CVQ_TRY(cvq_alloc(&path, (uint64_t)a + b + 2, 1, "path", err));
+    memcpy(path, dir, a);
+    ((char *)path)[a] = '/';
+    memcpy((char *)path + a + 1, name, b);
+    *out = path;
     return CVQ_OK;
 }
 

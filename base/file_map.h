@@ -32,6 +32,9 @@ void cvq_file_map_advise(const cvq_file_map *map, uint64_t offset, uint64_t size
  * count. A larger one is CVQ_FORMAT. */
 cvq_status cvq_read_file(cvq_buffer *out, const char *path, size_t cap, cvq_error *err);
 
+/* "dir/name"; release with free(). */
+cvq_status cvq_path_join(char **out, const char *dir, const char *name, cvq_error *err);
+
 /* All of data at offset, whatever the number of write calls it takes. `where` names the file in
  * errors. */
 cvq_status cvq_write_all(int fd, uint64_t offset, const void *data, size_t size, const char *where,

@@ -313,21 +313,29 @@ static cvq_status get(const cJSON *object, const char *key, bool required, const
     return CVQ_OK;
 }
 
+bool cvq_json_is_u64(const cJSON *value, uint64_t *out) {
+    if (!cJSON_IsNumber(value)) return false;
+    double v = value->valuedouble;
+    if (!(v >= 0) || v >= TWO_TO_53 || v != floor(v)) return false;
+    *out = (uint64_t)v;
+    return true;
+}
+
 cvq_status cvq_json_u64(const cJSON *object, const char *key, bool required, uint64_t max,
                         uint64_t *out, const char *where, cvq_error *err) {
     const cJSON *item = NULL;
     CVQ_TRY(get(object, key, required, &item, where, err));
     if (!item) return CVQ_OK;
-    double v = item->valuedouble;
-    if (!cJSON_IsNumber(item) || !(v >= 0) || v >= TWO_TO_53 || v != floor(v)) {
+    uint64_t v = 0;
+    if (!cvq_json_is_u64(item, &v)) {
         return cvq_fail(err, CVQ_FORMAT, where, "\"%s\" must be an integer from 0 to 2^53 - 1",
                         key);
     }
-    if ((uint64_t)v > max) {
+    if (v > max) {
         return cvq_fail(err, CVQ_FORMAT, where, "\"%s\" is %llu, more than the %llu allowed", key,
                         (unsigned long long)v, (unsigned long long)max);
     }
-    *out = (uint64_t)v;
+    *out = v;
     return CVQ_OK;
 }
 

@@ -19,6 +19,9 @@ cvq_status cvq_json_parse(cJSON **out, const char *text, size_t size, const char
 /* The same from a file of at most cap bytes. */
 cvq_status cvq_json_read_file(cJSON **out, const char *path, size_t cap, cvq_error *err);
 
+/* Whether a value (an element of an array, say) is an integer from 0 to 2^53 - 1. */
+bool cvq_json_is_u64(const cJSON *value, uint64_t *out);
+
 /* Members of an object. `required` false: a missing key or null leaves *out as it was. Wrong types
  * are CVQ_FORMAT and name the key. */
 cvq_status cvq_json_u64(const cJSON *object, const char *key, bool required, uint64_t max,
