@@ -1,0 +1,120 @@
+#!/usr/bin/env python3
+"""make install and uninstall, the installed library used as a stranger would, and the public headers
+alone as C and C++.  cvq-test: once"""
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+
+BUILD = os.path.relpath(os.environ['CVQ_BUILD'])
+MODEL, PICTURE = 'models/cogvlm2-tiny', 'models/pictures/number-13.png'
+QUESTION, ANSWER = 'What number is written in the image?', '13'
+passed = failed = skipped = 0
+
+
+def expect(name, good, explanation=''):
+    global passed, failed
+    passed, failed = passed + bool(good), failed + (not good)
+    print(('ok ' if good else 'FAIL ') + name)
+    if not good and explanation:
+        print('  ' + explanation.strip().replace('\n', '\n  '))
+
+
+def skip(name, why):
+    global skipped
+    skipped += 1
+    print(f'skip {name}: {why}')
+
+
+def run(*command, **environment):
+    e = {k: v for k, v in os.environ.items() if k not in ('MAKEFLAGS', 'MFLAGS', 'MAKELEVEL')}
+    r = subprocess.run(command, capture_output=True, text=True, env={**e, **environment})
+    return r.returncode == 0, r.stdout, r.stdout + r.stderr
+
+
+def files_below(folder):
+    return sorted(os.path.relpath(os.path.join(at, n), folder) for at, _, names in os.walk(folder) for n in names)
+
+
+def headers_alone():
+    for header in ('cvq.h', 'cvq_status.h'):
+        for compiler, standard, language in (('gcc', 'c11', 'c'), ('clang', 'c11', 'c'),
+                                             ('g++', 'c++11', 'c++'), ('clang++', 'c++17', 'c++')):
+            name = f'{header} compiles alone with {compiler} -std={standard}'
+            if not shutil.which(compiler):
+                skip(name, f'no {compiler} here')
+                continue
+            for unstable in ([], ['-DCVQ_UNSTABLE']):
+                good, _, text = run(compiler, '-fsyntax-only', f'-std={standard}', '-Wall', '-Wextra', '-Wpedantic',
+                                    '-Werror', '-x', language, *unstable, f'include/{header}')
+                expect(' '.join([name, *unstable]), good, text)
+
+
+def library_symbols():
+    good, out, text = run('nm', '-g', '--defined-only', f'{BUILD}/lib/libcvq.a')
+    names = {line.split()[2] for line in out.splitlines() if len(line.split()) == 3}
+    foreign = sorted(n for n in names if not n.startswith('cvq_'))
+    expect('all that libcvq.a defines is called cvq_*', good and names and not foreign, text if not good else str(foreign))
+    for name in ('cvq_model_open', 'cvq_session_generate', 'cvq_status_name'):
+        expect(f'libcvq.a defines {name}', name in names)
+
+
+def installed_example(root, folder):
+    """Build examples/ask.c with pkg-config's flags against the installed files, and ask."""
+    where = {'PKG_CONFIG_PATH': f'{root}/usr/lib/pkgconfig'}
+    good, flags, text = run('pkg-config', '--define-variable=prefix=' + root + '/usr',
+                            '--define-variable=libdir=' + root + '/usr/lib', '--cflags', '--libs', 'cvq', **where)
+    expect('pkg-config knows cvq', good, text)
+    _, version, _ = run('pkg-config', '--modversion', 'cvq', **where)
+    _, said, _ = run(f'{root}/usr/bin/cvq-run', '--version')
+    expect('the pkg-config file and cvq-run --version agree', version.strip() and version.strip() in said,
+           f'{version.strip()} / {said}')
+    ask = os.path.join(folder, 'ask')
+    source = f'{root}/usr/share/doc/cvq/examples/ask.c'
+    good, _, text = run('gcc', '-std=c11', '-Wall', '-Wextra', '-Werror', '-o', ask, source, *flags.split())
+    expect('the installed example builds with its flags', good, text)
+    return ask if good else None
+
+
+def ask_installed(root, folder, ask):
+    model = os.path.join(folder, 'tiny.cvq')
+    good, _, text = run(f'{root}/usr/bin/cvq-convert', '-q', MODEL, model)
+    expect('the installed cvq-convert converts the small checkpoint', good, text)
+    picture = os.path.join(folder, 'picture.ppm')
+    try:
+        from PIL import Image
+        Image.open(PICTURE).convert('RGB').save(picture)
+    except ImportError:
+        skip('the installed example answers', 'Pillow is not installed')
+        return
+    good, out, text = run(ask, model, picture, QUESTION)
+    expect('the installed example answers', good and out.strip() == ANSWER, text)
+
+
+def install():
+    with tempfile.TemporaryDirectory() as folder:
+        root = os.path.join(folder, 'root')
+        make = ('make', '--no-print-directory', f'B={BUILD}', f'DESTDIR={root}', 'PREFIX=/usr')
+        good, _, text = run(*make, 'install')
+        expect('make install', good, text)
+        if not good:
+            return
+        commands = [f'usr/bin/{n}' for n in sorted(os.listdir(f'{BUILD}/bin'))]
+        wanted = commands + ['usr/include/cvq.h', 'usr/include/cvq_status.h', 'usr/lib/libcvq.a',
+                             'usr/lib/pkgconfig/cvq.pc', 'usr/share/doc/cvq/LICENSE', 'usr/share/doc/cvq/examples/ask.c']
+        there = files_below(root)
+        expect('what is installed', not set(wanted) - set(there), f'missing: {sorted(set(wanted) - set(there))}')
+        expect('nothing names the folder of DESTDIR', root not in open(f'{root}/usr/lib/pkgconfig/cvq.pc').read())
+        ask = installed_example(root, folder)
+        if ask:
+            ask_installed(root, folder, ask)
+        good, _, text = run(*make, 'uninstall')
+        expect('make uninstall leaves no file', good and not files_below(root), text + str(files_below(root)))
+
+
+headers_alone()
+library_symbols()
+install()
+print(f'{passed} passed, {failed} failed, {skipped} skipped')
+sys.exit(1 if failed else 0)
