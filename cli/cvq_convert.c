@@ -1,0 +1,117 @@
+/* cvq-convert: a Hugging Face checkpoint to one .cvq file. */
+#include <stdio.h>
+#include <string.h>
+
+#include "cli/interrupt.h"
+#include "cli/messages.h"
+#include "cli/output.h"
+#include "cli/progress.h"
+#include "convert/convert.h"
+
+typedef struct arguments {
+    cvq_common common;
+    const char *recipe, *revision, *card;
+    bool dry_run;
+} arguments;
+
+static const cvq_option options[] = {
+    {.name = "recipe",
+     .kind = CVQ_OPTION_TEXT,
+     .offset = offsetof(arguments, recipe),
+     .value = "NAME",
+     .help = "types of the weights: bf16 (default; keeps every weight as it is), q8, q4 or "
+             "q4-small"},
+    {.name = "source-revision",
+     .kind = CVQ_OPTION_TEXT,
+     .offset = offsetof(arguments, revision),
+     .value = "COMMIT",
+     .help = "the checkpoint's commit, kept in the file"},
+    {.name = "card",
+     .kind = CVQ_OPTION_TEXT,
+     .offset = offsetof(arguments, card),
+     .value = "FILE",
+     .help = "a model card (text) to keep in the file"},
+    {.name = "dry-run",
+     .kind = CVQ_OPTION_FLAG,
+     .offset = offsetof(arguments, dry_run),
+     .help = "write nothing (no OUT.cvq is given): print a table of the tensors (name, shape, "
+             "source type, type, bytes) from the checkpoint's headers alone"},
+};
+
+static const cvq_command command = {
+    .name = "cvq-convert",
+    .summary = "Turn a Hugging Face checkpoint of CogVLM2 into one .cvq file.",
+    .operands = "CKPT_DIR OUT.cvq",
+    .min_operands = 1,
+    .max_operands = 2,
+    .options = options,
+    .num_options = sizeof options / sizeof *options,
+    .notes =
+        "CKPT_DIR holds config.json, tokenizer.json, model*.safetensors with their index, and\n"
+        "the licence (LICENSE*), whose text goes into the file. The same checkpoint and\n"
+        "recipe give the same bytes on every machine.",
+};
+
+static cvq_status dry_run(const cvq_checkpoint *checkpoint, const cvq_recipe *recipe,
+                          cvq_error *err) {
+    cvq_buffer table = {0};
+    cvq_status status = cvq_convert_dry_run(&table, checkpoint, recipe, err);
+    if (status == CVQ_OK) fwrite(table.data, 1, table.size, stdout);
+    cvq_buffer_free(&table);
+    return status;
+}
+
+static cvq_status convert(const arguments *args, const cvq_checkpoint *checkpoint,
+                          const cvq_recipe *recipe, cvq_error *err) {
+    const char *dir = args->common.operands[0], *path = args->common.operands[1];
+    const char *inputs[] = {dir, args->card};
+    cvq_output out = CVQ_OUTPUT_NONE;
+    cvq_progress progress;
+    size_t licenses = 0;
+    uint8_t id[32];
+    CVQ_TRY(cvq_output_open(&out, path, args->common.force, inputs, 2, err));
+    cvq_progress_init(&progress, &args->common);
+    cvq_progress_begin(&progress, "converting", "bytes");
+    cvq_convert_options convert_options = {.revision = args->revision,
+                                           .card_path = args->card,
+                                           .quantize = {.threads = args->common.threads,
+                                                        .progress = cvq_progress_bytes,
+                                                        .progress_context = &progress}};
+    cvq_status status =
+        cvq_convert(checkpoint, recipe, &convert_options, out.fd, path, &licenses, id, err);
+    cvq_progress_erase();
+    if (status == CVQ_OK) status = cvq_output_commit(&out, err);
+    cvq_output_discard(&out);
+    if (status != CVQ_OK) return status;
+    if (licenses == 0)
+        cvq_say_note(&args->common,
+                     "%s: no LICENSE file there, so the new file carries no licence text; add it "
+                     "to the folder and convert again before handing the file on",
+                     dir);
+    if (!args->common.quiet) cvq_say_written(stdout, path, id);
+    return CVQ_OK;
+}
+
+int main(int argc, char **argv) {
+    arguments args = {.recipe = "bf16"};
+    cvq_error err = {0};
+    int exit_code = CVQ_EXIT_DONE;
+    if (!cvq_options_parse(&command, argc, argv, &args, &exit_code)) return exit_code;
+    if (args.dry_run && args.common.num_operands == 2)
+        return cvq_say_usage(&command, "--dry-run writes nothing, so it takes no OUT.cvq");
+    if (!args.dry_run && args.common.num_operands == 1)
+        return cvq_say_usage(&command, "too few arguments: needs %s", command.operands);
+
+    cvq_recipe *recipe = NULL;
+    if (cvq_recipe_open(&recipe, args.recipe, &err) != CVQ_OK)
+        return cvq_say_usage(&command, "--recipe %s: %s", args.recipe, err.message);
+    cvq_checkpoint *checkpoint = NULL;
+    cvq_status status = cvq_checkpoint_open(&checkpoint, args.common.operands[0], &err);
+    if (status == CVQ_OK)
+        status = args.dry_run ? dry_run(checkpoint, recipe, &err)
+                              : convert(&args, checkpoint, recipe, &err);
+    if (status != CVQ_OK) exit_code = cvq_say_error(&command, &err);
+    cvq_checkpoint_close(checkpoint);
+    cvq_recipe_free(recipe);
+    return cvq_finish_stdout(&command, exit_code);
+}

@@ -1,0 +1,209 @@
+/* cvq-quantize: a 16-bit .cvq file to a smaller one. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/interrupt.h"
+#include "cli/messages.h"
+#include "cli/output.h"
+#include "cli/progress.h"
+#include "convert/convert.h"
+
+typedef struct arguments {
+    cvq_common common;
+    const char *recipe, *imatrix, *report;
+    cvq_text_list types;
+} arguments;
+
+static const cvq_option options[] = {
+    {.name = "recipe",
+     .kind = CVQ_OPTION_TEXT,
+     .offset = offsetof(arguments, recipe),
+     .value = "NAME",
+     .help = "types of the weights: q4 (default), q4-small, q8 or bf16"},
+    {.name = "type",
+     .kind = CVQ_OPTION_LIST,
+     .offset = offsetof(arguments, types),
+     .value = "GLOB=TYPE",
+     .help = "give tensors whose Hugging Face name matches GLOB this type: f32, bf16, q8, q6, q4t "
+             "or q4; may be given again, and the last match wins"},
+    {.name = "imatrix",
+     .kind = CVQ_OPTION_TEXT,
+     .offset = offsetof(arguments, imatrix),
+     .value = "FILE",
+     .help = "importance of the input channels, as cvq-calibrate writes it"},
+    {.name = "report",
+     .kind = CVQ_OPTION_TEXT,
+     .offset = offsetof(arguments, report),
+     .value = "FILE",
+     .help = "write a table (TSV) with a row for each tensor: type, bits, relative RMSE, largest "
+             "error; '-' is stdout"},
+};
+
+static const cvq_command command = {
+    .name = "cvq-quantize",
+    .summary = "Turn a 16-bit .cvq file into a smaller one.",
+    .operands = "IN.cvq OUT.cvq",
+    .min_operands = 2,
+    .max_operands = 2,
+    .options = options,
+    .num_options = sizeof options / sizeof *options,
+    .notes = "In GLOB, '*' is any run of characters, '?' any one, [abc] one of those. A GLOB that\n"
+             "matches no tensor is wrong usage. Where a file comes from and its licences are\n"
+             "carried over.",
+};
+
+/* Everything that is open while one file is made. */
+typedef struct work {
+    const arguments *args;
+    cvq_reader *in;
+    cvq_recipe *recipe;
+    cvq_importance *importance;
+    cvq_quant_stats *stats; /* only with --report */
+    cvq_output out, report;
+    uint8_t id[32];
+} work;
+
+/* The recipe with the rules of --type, tried against this model: false after a message about wrong
+ * usage. */
+static bool make_recipe(work *w) {
+    const arguments *args = w->args;
+    cvq_error err = {0};
+    if (cvq_recipe_open(&w->recipe, args->recipe, &err) != CVQ_OK) {
+        cvq_say_usage(&command, "--recipe %s: %s", args->recipe, err.message);
+        return false;
+    }
+    for (size_t i = 0; i < args->types.count; i++) {
+        if (cvq_recipe_add_rule(w->recipe, args->types.items[i], &err) == CVQ_OK) continue;
+        cvq_say_usage(&command, "--type '%s': %s", args->types.items[i], err.message);
+        return false;
+    }
+    return true;
+}
+
+/* Types of all tensors, [tensor count]; released with free(). */
+static cvq_status plan_types(const work *w, cvq_type **types, cvq_error *err) {
+    const cvq_model_config *config = cvq_reader_config(w->in);
+    size_t inv_freq = cvq_model_tensor_index(config, CVQ_T_INV_FREQ, 0);
+    CVQ_TRY(cvq_alloc((void **)types, cvq_model_tensor_count(config), sizeof **types,
+                      "the tensors' types", err));
+    cvq_status status =
+        cvq_recipe_types(w->recipe, config, cvq_reader_tensor(w->in, inv_freq)->type, *types, err);
+    if (status != CVQ_OK) {
+        free(*types);
+        *types = NULL;
+    }
+    return status;
+}
+
+static cvq_status open_outputs(work *w, cvq_error *err) {
+    const arguments *args = w->args;
+    const char *inputs[] = {args->common.operands[0], args->imatrix};
+    const char *path = args->common.operands[1];
+    if (args->report && strcmp(args->report, "-") != 0)
+        CVQ_TRY(cvq_output_open(&w->report, args->report, args->common.force, inputs, 2, err));
+    return cvq_output_open(&w->out, path, args->common.force, inputs, 2, err);
+}
+
+static cvq_status quantize(work *w, cvq_error *err) {
+    const arguments *args = w->args;
+    cvq_progress progress;
+    cvq_progress_init(&progress, &args->common);
+    cvq_progress_begin(&progress, "quantizing", "bytes");
+    cvq_convert_options convert_options = {.quantize = {.threads = args->common.threads,
+                                                        .importance = w->importance,
+                                                        .stats = w->stats,
+                                                        .progress = cvq_progress_bytes,
+                                                        .progress_context = &progress}};
+    cvq_status status = cvq_requantize(w->in, w->recipe, &convert_options, w->out.fd,
+                                       args->common.operands[1], w->id, err);
+    cvq_progress_erase();
+    return status;
+}
+
+/* The report goes by the plan of the file that was written, which the types alone determine. */
+static cvq_status report_text(const work *w, cvq_buffer *text, cvq_error *err) {
+    cvq_buffer metadata = {0};
+    cvq_writer *plan = NULL;
+    cvq_type *types = NULL;
+    cvq_file_spec spec = {.config = cvq_reader_config(w->in)};
+    const uint8_t *tokenizer;
+    cvq_reader_tokenizer_bytes(w->in, &tokenizer, &spec.tokenizer_size);
+    spec.tokenizer = tokenizer;
+    cvq_status status = plan_types(w, &types, err);
+    if (status != CVQ_OK) goto done;
+    spec.types = types;
+    status = cvq_reader_metadata(w->in, &metadata, err);
+    if (status != CVQ_OK) goto done;
+    spec.metadata = (const char *)metadata.data;
+    spec.metadata_size = metadata.size;
+    status = cvq_writer_plan(&plan, &spec, err);
+    if (status != CVQ_OK) goto done;
+    status = cvq_quant_report(text, plan, w->stats, err);
+done:
+    cvq_writer_free(plan);
+    cvq_buffer_free(&metadata);
+    free(types);
+    return status;
+}
+
+static cvq_status write_report(work *w, cvq_error *err) {
+    cvq_buffer text = {0};
+    cvq_status status = report_text(w, &text, err);
+    if (status == CVQ_OK && w->report.fd < 0)
+        fwrite(text.data, 1, text.size, stdout);
+    else if (status == CVQ_OK)
+        status = cvq_write_all(w->report.fd, 0, text.data, text.size, w->args->report, err);
+    cvq_buffer_free(&text);
+    return status;
+}
+
+static cvq_status make_file(work *w, cvq_error *err) {
+    const arguments *args = w->args;
+    if (args->imatrix)
+        CVQ_TRY(cvq_importance_open(&w->importance, args->imatrix, cvq_reader_config(w->in), err));
+    if (args->report)
+        CVQ_TRY(cvq_alloc((void **)&w->stats, cvq_reader_tensor_count(w->in), sizeof *w->stats,
+                          "the report", err));
+    CVQ_TRY(open_outputs(w, err));
+    CVQ_TRY(quantize(w, err));
+    if (args->report) CVQ_TRY(write_report(w, err));
+    CVQ_TRY(cvq_output_commit(&w->out, err));
+    if (w->report.fd >= 0) CVQ_TRY(cvq_output_commit(&w->report, err));
+    bool table_on_stdout = args->report && strcmp(args->report, "-") == 0;
+    if (!args->common.quiet)
+        cvq_say_written(table_on_stdout ? stderr : stdout, args->common.operands[1], w->id);
+    return CVQ_OK;
+}
+
+/* Wrong usage is found before any output is opened. */
+static int run(work *w) {
+    cvq_error err = {0};
+    cvq_type *types = NULL;
+    if (w->args->report && strcmp(w->args->report, w->args->common.operands[1]) == 0)
+        return cvq_say_usage(&command, "--report and OUT.cvq are the same file");
+    if (!make_recipe(w)) return CVQ_EXIT_USAGE;
+    if (cvq_reader_open(&w->in, w->args->common.operands[0], &err) != CVQ_OK)
+        return cvq_say_error(&command, &err);
+    cvq_status status = plan_types(w, &types, &err);
+    free(types);
+    if (status == CVQ_INVALID_ARGUMENT)
+        return cvq_say_usage(&command, "%s%s%s", err.where, err.where[0] ? ": " : "", err.message);
+    if (status == CVQ_OK) status = make_file(w, &err);
+    return status == CVQ_OK ? CVQ_EXIT_DONE : cvq_say_error(&command, &err);
+}
+
+int main(int argc, char **argv) {
+    arguments args = {.recipe = "q4"};
+    int exit_code;
+    if (!cvq_options_parse(&command, argc, argv, &args, &exit_code)) return exit_code;
+    work w = {.args = &args, .out = CVQ_OUTPUT_NONE, .report = CVQ_OUTPUT_NONE};
+    exit_code = run(&w);
+    cvq_output_discard(&w.out);
+    cvq_output_discard(&w.report);
+    cvq_importance_free(w.importance);
+    free(w.stats);
+    cvq_reader_close(w.in);
+    cvq_recipe_free(w.recipe);
+    return cvq_finish_stdout(&command, exit_code);
+}

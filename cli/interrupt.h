@@ -1,0 +1,28 @@
+/* Ctrl-C and its relatives (SIGINT, SIGTERM, SIGHUP), a closed pipe, and the temporary files that
+ * must not outlive the process. The first signal only sets a flag, which long work polls, and
+ * cancels the running session; a second one removes the temporary files and leaves at once. */
+#ifndef CVQ_CLI_INTERRUPT_H
+#define CVQ_CLI_INTERRUPT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "cvq.h"
+
+#define CVQ_MAX_TEMP_FILES 4
+
+void cvq_interrupt_install(void);
+bool cvq_interrupted(void);
+/* Forget a signal that was dealt with: an answer of a conversation was stopped. */
+void cvq_interrupt_clear(void);
+/* The session that a signal is to cancel; NULL for none. */
+void cvq_interrupt_session(cvq_session *session);
+
+/* Create a file by mkostemp from `path` (ends in suffix of `suffix_length` characters after the
+ * XXXXXX), known to the signal handler from its first moment. -1 and errno on failure; *slot is for
+ * cvq_temp_forget. */
+int cvq_temp_create(char *path, int suffix_length, int *slot);
+/* The file was renamed or removed. */
+void cvq_temp_forget(int slot);
+
+#endif

@@ -1,0 +1,102 @@
+/* Errors, notes and the few formats that commands share. */
+#include "cli/messages.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "cli/interrupt.h"
+#include "cli/progress.h"
+
+#define MAX_LINE 2048
+
+/* Control characters (a file's name may hold any) become '?', so that a message stays one line and
+ * cannot drive a terminal. */
+static void print_line(const char *command, char *text) {
+    for (char *p = text; *p; p++)
+        if ((unsigned char)*p < 0x20 || *p == 0x7f) *p = '?';
+    cvq_progress_erase();
+    fflush(stdout);
+    fprintf(stderr, "%s: %s\n", command, text);
+}
+
+int cvq_say_error(const cvq_command *command, const cvq_error *err) {
+    if (cvq_interrupted() && err->code == CVQ_CANCELLED) return CVQ_EXIT_INTERRUPTED;
+    char line[MAX_LINE];
+    const char *message = err->message[0] ? err->message : cvq_status_name(err->code);
+    snprintf(line, sizeof line, "%s%s%s", err->where, err->where[0] ? ": " : "", message);
+    print_line(command->name, line);
+    return CVQ_EXIT_FAILED;
+}
+
+int cvq_say_usage(const cvq_command *command, const char *format, ...) {
+    char line[MAX_LINE];
+    va_list list;
+    va_start(list, format);
+    int n = vsnprintf(line, sizeof line, format, list);
+    va_end(list);
+    if (n < 0 || (size_t)n > sizeof line - 64) n = (int)sizeof line - 64;
+    snprintf(line + n, sizeof line - (size_t)n, "; see %s --help", command->name);
+    print_line(command->name, line);
+    return CVQ_EXIT_USAGE;
+}
+
+void cvq_say_note(const cvq_common *common, const char *format, ...) {
+    if (common->quiet) return;
+    char line[MAX_LINE] = "note: ";
+    va_list list;
+    va_start(list, format);
+    vsnprintf(line + 6, sizeof line - 6, format, list);
+    va_end(list);
+    print_line(common->command->name, line);
+}
+
+int cvq_finish_stdout(const cvq_command *command, int exit_code) {
+    errno = 0;
+    if (fflush(stdout) == 0 && !ferror(stdout)) return exit_code;
+    char line[MAX_LINE];
+    snprintf(line, sizeof line, "standard output: cannot write%s%s", errno ? ": " : "",
+             errno ? strerror(errno) : "");
+    print_line(command->name, line);
+    return exit_code == CVQ_EXIT_DONE ? CVQ_EXIT_FAILED : exit_code;
+}
+
+void cvq_say_written(FILE *to, const char *path, const uint8_t id[32]) {
+    char hex[65], human[32], exact[32];
+    struct stat st;
+    uint64_t size = stat(path, &st) == 0 ? (uint64_t)st.st_size : 0;
+    cvq_hex_id(id, hex);
+    fprintf(to, "%s: %s (%s bytes), id %s\n", path, cvq_human_bytes(size, human),
+            cvq_with_commas(size, exact), hex);
+}
+
+const char *cvq_with_commas(uint64_t n, char *out) {
+    char digits[24];
+    int length = snprintf(digits, sizeof digits, "%llu", (unsigned long long)n);
+    char *to = out;
+    for (int i = 0; i < length; i++) {
+        if (i > 0 && (length - i) % 3 == 0) *to++ = ',';
+        *to++ = digits[i];
+    }
+    *to = '\0';
+    return out;
+}
+
+const char *cvq_human_bytes(uint64_t n, char *out) {
+    static const char *const units[] = {"kB", "MB", "GB", "TB"};
+    if (n < 1000) {
+        snprintf(out, 32, "%u bytes", (unsigned)n);
+        return out;
+    }
+    double v = (double)n / 1000;
+    size_t unit = 0;
+    for (; v >= 999.95 && unit < 3; unit++) v /= 1000;
+    snprintf(out, 32, "%.1f %s", v, units[unit]);
+    return out;
+}
+
+void cvq_hex_id(const uint8_t id[32], char out[65]) {
+    for (int i = 0; i < 32; i++) snprintf(out + 2 * i, 3, "%02x", id[i]);
+}

@@ -1,0 +1,36 @@
+/* Output files: written under a temporary name in the same folder, and given their own name only
+ * when complete and synced. An existing file is refused unless the user said --force, and a file
+ * that is also an input always. */
+#ifndef CVQ_CLI_OUTPUT_H
+#define CVQ_CLI_OUTPUT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/status.h"
+
+typedef struct cvq_output {
+    int fd;     /* read and write, empty; -1 when not open */
+    char *path; /* the final name */
+    char *temp;
+    bool force;
+    int slot; /* in the list of files that a signal removes */
+} cvq_output;
+
+#define CVQ_OUTPUT_NONE                                                                            \
+    { .fd = -1, .slot = -1 }
+
+/* CVQ_EXISTS, CVQ_INVALID_ARGUMENT (same file as an input, not a regular file) or CVQ_IO; nothing
+ * is left behind then. inputs: files, or folders that stand for every file directly in them. */
+cvq_status cvq_output_open(cvq_output *out, const char *path, bool force, const char *const *inputs,
+                           size_t num_inputs, cvq_error *err);
+/* Sync, rename, sync the folder. On failure the temporary file is gone. */
+cvq_status cvq_output_commit(cvq_output *out, cvq_error *err);
+/* Remove the temporary file; does nothing after a commit or where nothing was opened. */
+void cvq_output_discard(cvq_output *out);
+
+/* Refuse (CVQ_INVALID_ARGUMENT) a path that is the same file as one of the inputs. */
+cvq_status cvq_output_check_inputs(const char *path, const char *const *inputs, size_t num_inputs,
+                                   cvq_error *err);
+
+#endif
