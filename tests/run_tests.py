@@ -142,7 +142,7 @@ def report(job, result, lock):
               + (f', {failed} failed' if failed else '') + (f', {skipped} skipped' if skipped else '')
               + f'  ({seconds:.1f} s)')
         if failed:
-            lines = text.rstrip().splitlines()
+            lines = [line for line in text.rstrip().splitlines() if not line.startswith('ok ')]
             if len(lines) > SHOWN_LINES:
                 lines = [f'... {len(lines) - SHOWN_LINES} lines before ...'] + lines[-SHOWN_LINES:]
             print(*('     | ' + line for line in lines), sep='\n')
