@@ -1,0 +1,58 @@
+/* What the int8 matrix kernels of all vector levels share: the loops over panels, columns and rows.
+ * A level brings two things: how 256 columns of a panel are unpacked into lines (16 rows x 4
+ * columns), and tiles of a few rows of activations that multiply them. The sums of a block are
+ * integers and blocks follow one another in ascending order, so neither the size of a tile nor that
+ * of a chunk shows in the result. Read only inside this folder. */
+#ifndef CVQ_RUNTIME_KERNELS_GEMM_INT8_H
+#define CVQ_RUNTIME_KERNELS_GEMM_INT8_H
+
+#include "runtime/kernels/kernels_internal.h"
+
+#define GEMM_CHUNK 256                                   /* columns unpacked at a time */
+#define GEMM_LINES (GEMM_CHUNK / 4)                      /* of 64 values */
+#define GEMM_CHUNK_BLOCKS (GEMM_CHUNK / 32)              /* at most */
+#define GEMM_GROUP_BYTES(bytes) (CVQ_PANEL_ROWS * bytes) /* of cvq_type_info.row_bytes */
+#define GEMM_MAX_ROWS 8
+#define GEMM_MAX_PANELS 2
+
+/* A panel's part of a chunk, unpacked. */
+typedef struct gemm_chunk {
+    _Alignas(64) uint8_t storage[GEMM_LINES * 64 * 2];
+    float scale[GEMM_CHUNK_BLOCKS][CVQ_PANEL_ROWS];
+    int32_t zeros[GEMM_CHUNK_BLOCKS][CVQ_PANEL_ROWS]; /* where they differ by row; a 16-bit value */
+    const uint8_t *lines;                             /* storage, or in the file */
+    size_t columns;                                   /* a multiple of 64, at most GEMM_CHUNK */
+    int32_t zero;                                     /* to be subtracted from every code */
+} gemm_chunk;
+
+/* The same columns of the activations, from the tile's first row on. */
+typedef struct gemm_rows {
+    const int8_t *q;    /* row stride: stride */
+    const float *scale; /* stride / 128 */
+    const int32_t *sum; /* stride / 32 */
+    size_t stride;
+} gemm_rows;
+
+/* data: the panel's groups from the chunk's first column on; w for the codebook. columns is set. */
+typedef void gemm_unpack_fn(const cvq_panels *w, const uint8_t *data, gemm_chunk *out);
+/* first: c starts from 0. w: as many chunks, side by side, as the tile has panels. */
+typedef void gemm_tile_fn(const gemm_chunk *w, const gemm_rows *a, float *c, size_t ldc,
+                          bool first);
+
+typedef struct gemm_plan {
+    gemm_unpack_fn *unpack;
+    size_t rows, panels;                                /* of the largest tile */
+    gemm_tile_fn *tile[GEMM_MAX_PANELS][GEMM_MAX_ROWS]; /* [panels - 1][rows - 1] */
+} gemm_plan;
+
+void gemm_int8_run(const gemm_plan *plan, const cvq_panels *w, size_t panel0, size_t num_panels,
+                   const cvq_act8 *a, size_t row0, size_t m, float *c, size_t ldc);
+
+#define GEMM_INLINE static inline __attribute__((always_inline))
+#ifdef __clang__
+#define GEMM_UNROLL _Pragma("unroll")
+#else
+#define GEMM_UNROLL _Pragma("GCC unroll 16")
+#endif
+
+#endif

@@ -1,0 +1,197 @@
+/* int8 matrix kernels with AVX-512 VNNI: vpdpbusd multiplies unsigned codes by signed activations,
+ * one 64-byte line (16 rows x 4 columns) and one broadcast of 4 activations at a time.
+ *
+ * The zero point costs nothing: the accumulator starts at -zero x (sum of the activations), one
+ * broadcast load. q4t's offsets are added to the codes while unpacking (at most 158). Tiles of 2
+ * panels x 6 rows keep 12 integer and 12 float accumulators in registers; q8 is read in place. */
+#include <immintrin.h>
+#include <string.h>
+
+#include "runtime/kernels/gemm_int8.h"
+
+static __m512i load_line(const uint8_t *p) {
+    return _mm512_loadu_si512((const void *)p);
+}
+
+static void unpack_scales(const uint8_t *data, float (*out)[CVQ_PANEL_ROWS]) {
+    for (int b = 0; b < 2; b++) {
+        __m256i half = _mm256_loadu_si256((const __m256i *)(const void *)(data + 32 * b));
+        _mm512_store_ps(out[b], _mm512_cvtph_ps(half));
+    }
+}
+
+static void unpack_q8(const cvq_panels *w, const uint8_t *data, gemm_chunk *out) {
+    (void)w;
+    unpack_scales(data, out->scale);
+    out->lines = data + 64;
+    out->zero = 128;
+}
+
+static void unpack_q4(const cvq_panels *w, const uint8_t *data, gemm_chunk *out) {
+    (void)w;
+    const __m512i low = _mm512_set1_epi8(15);
+    for (size_t b = 0; b < out->columns / 32; b++) {
+        const uint8_t *group = data + b / 2 * GEMM_GROUP_BYTES(36);
+        if (b % 2 == 0) unpack_scales(group, &out->scale[b]);
+        const uint8_t *plane = group + 64 + b % 2 * 256;
+        uint8_t *lines = out->storage + b * 512;
+        for (int l = 0; l < 4; l++) {
+            __m512i x = load_line(plane + 64 * l);
+            _mm512_store_si512(lines + 64 * l, _mm512_and_si512(x, low));
+            _mm512_store_si512(lines + 64 * l + 256,
+                               _mm512_and_si512(_mm512_srli_epi16(x, 4), low));
+        }
+    }
+    out->lines = out->storage;
+    out->zero = 8;
+}
+
+static void unpack_q4t(const cvq_panels *w, const uint8_t *data, gemm_chunk *out) {
+    const __m512i low = _mm512_set1_epi8(15);
+    const __m512i table =
+        _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)w->codebook->table));
+    for (size_t b = 0; b < out->columns / 32; b++) {
+        const uint8_t *group = data + b / 2 * GEMM_GROUP_BYTES(36);
+        if (b % 2 == 0) unpack_scales(group, &out->scale[b]);
+        __m256i scales = _mm256_loadu_si256((const __m256i *)(const void *)(group + b % 2 * 32));
+        __m512i offset = _mm512_cvtepu16_epi32(_mm256_and_si256(scales, _mm256_set1_epi16(31)));
+        offset = _mm512_or_si512(offset, _mm512_slli_epi32(offset, 8));
+        offset = _mm512_or_si512(offset, _mm512_slli_epi32(offset, 16));
+        const uint8_t *plane = group + 64 + b % 2 * 256;
+        uint8_t *lines = out->storage + b * 512;
+        for (int l = 0; l < 4; l++) {
+            __m512i x = load_line(plane + 64 * l), y = _mm512_srli_epi16(x, 4);
+            x = _mm512_shuffle_epi8(table, _mm512_and_si512(x, low));
+            y = _mm512_shuffle_epi8(table, _mm512_and_si512(y, low));
+            _mm512_store_si512(lines + 64 * l, _mm512_add_epi8(x, offset));
+            _mm512_store_si512(lines + 64 * l + 256, _mm512_add_epi8(y, offset));
+        }
+    }
+    out->lines = out->storage;
+    out->zero = w->codebook->zero;
+}
+
+static void unpack_q6(const cvq_panels *w, const uint8_t *data, gemm_chunk *out) {
+    (void)w;
+    const __m512i low = _mm512_set1_epi8(15), high = _mm512_set1_epi8(0x30);
+    for (size_t b = 0; b < out->columns / 32; b++) {
+        const uint8_t *group = data + b / 2 * GEMM_GROUP_BYTES(52);
+        if (b % 2 == 0) unpack_scales(group, &out->scale[b]);
+        const uint8_t *plane = group + 64 + b % 2 * 256;
+        const uint8_t *plane2 = group + 64 + 512 + b % 2 * 128;
+        uint8_t *lines = out->storage + b * 512;
+        for (int l = 0; l < 4; l++) {
+            /* Line l has columns 4l.. and 16 + 4l..; their high bits stand in line l % 2 of the
+             * 2-bit plane, at bits 2 (l / 2) and 4 further up. */
+            __m512i x = load_line(plane + 64 * l), h = load_line(plane2 + 64 * (l % 2));
+            __m512i hx = l < 2 ? _mm512_slli_epi16(h, 4) : _mm512_slli_epi16(h, 2);
+            __m512i hy = l < 2 ? h : _mm512_srli_epi16(h, 2);
+            __m512i y = _mm512_and_si512(_mm512_srli_epi16(x, 4), low);
+            x = _mm512_and_si512(x, low);
+            x = _mm512_or_si512(x, _mm512_and_si512(hx, high));
+            y = _mm512_or_si512(y, _mm512_and_si512(hy, high));
+            _mm512_store_si512(lines + 64 * l, x);
+            _mm512_store_si512(lines + 64 * l + 256, y);
+        }
+    }
+    out->lines = out->storage;
+    out->zero = 32;
+}
+
+/* What the accumulators of a row start from: -zero x (sum of the activations), for each block. */
+GEMM_INLINE void start_values(const int block, const int32_t *sum, int32_t zero, int32_t *out) {
+    __m256i sums = _mm256_loadu_si256((const __m256i *)(const void *)sum);
+    if (block == 128) {
+        sums = _mm256_hadd_epi32(sums, sums);
+        sums = _mm256_hadd_epi32(sums, sums);
+        sums = _mm256_permutevar8x32_epi32(sums, _mm256_setr_epi32(0, 4, 0, 4, 0, 4, 0, 4));
+    }
+    _mm256_store_si256((__m256i *)(void *)out, _mm256_mullo_epi32(sums, _mm256_set1_epi32(-zero)));
+}
+
+GEMM_INLINE __m512i broadcast4(const int8_t *q) {
+    int32_t four;
+    memcpy(&four, q, 4);
+    return _mm512_set1_epi32(four);
+}
+
+GEMM_INLINE void tile(const int panels, const int rows, const int block, const gemm_chunk *w,
+                      const gemm_rows *a, float *c, size_t ldc, bool first) {
+    _Alignas(32) int32_t start[GEMM_MAX_ROWS][GEMM_CHUNK_BLOCKS];
+    __m512 sum[GEMM_MAX_ROWS][GEMM_MAX_PANELS];
+    GEMM_UNROLL for (int i = 0; i < rows; i++) {
+        start_values(block, a->sum + (size_t)i * (a->stride / CVQ_ACT_SUM), w->zero, start[i]);
+        GEMM_UNROLL for (int p = 0; p < panels; p++) sum[i][p] =
+            first ? _mm512_setzero_ps() : _mm512_loadu_ps(c + (size_t)i * ldc + 16 * p);
+    }
+    const size_t blocks = w->columns / (size_t)block;
+    const int8_t *q = a->q;
+    for (size_t b = 0; b < blocks; b++) {
+        __m512i dot[GEMM_MAX_ROWS][GEMM_MAX_PANELS];
+        GEMM_UNROLL for (int i = 0; i < rows; i++) {
+            GEMM_UNROLL for (int p = 0; p < panels; p++) dot[i][p] = _mm512_set1_epi32(start[i][b]);
+        }
+        const uint8_t *line[GEMM_MAX_PANELS];
+        GEMM_UNROLL for (int p = 0; p < panels; p++) line[p] = w[p].lines + b * (size_t)block * 16;
+        for (int l = 0; l < block / 4; l++) {
+            __m512i weights[GEMM_MAX_PANELS];
+            GEMM_UNROLL for (int p = 0; p < panels; p++) weights[p] = load_line(line[p] + 64 * l);
+            GEMM_UNROLL for (int i = 0; i < rows; i++) {
+                __m512i four = broadcast4(q + (size_t)i * a->stride + 4 * l);
+                GEMM_UNROLL for (int p = 0; p < panels; p++) dot[i][p] =
+                    _mm512_dpbusd_epi32(dot[i][p], weights[p], four);
+            }
+        }
+        q += block;
+        const float *scale = a->scale + b * (size_t)block / CVQ_ACT_BLOCK;
+        GEMM_UNROLL for (int i = 0; i < rows; i++) {
+            __m512 s = _mm512_set1_ps(scale[(size_t)i * (a->stride / CVQ_ACT_BLOCK)]);
+            GEMM_UNROLL for (int p = 0; p < panels; p++) sum[i][p] =
+                _mm512_fmadd_ps(_mm512_mul_ps(_mm512_load_ps(w[p].scale[b]), s),
+                                _mm512_cvtepi32_ps(dot[i][p]), sum[i][p]);
+        }
+    }
+    GEMM_UNROLL for (int i = 0; i < rows; i++) {
+        GEMM_UNROLL for (int p = 0; p < panels; p++)
+            _mm512_storeu_ps(c + (size_t)i * ldc + 16 * p, sum[i][p]);
+    }
+}
+
+#define TILE(panels, rows, block)                                                                  \
+    static void tile_##block##_##panels##x##rows(const gemm_chunk *w, const gemm_rows *a,          \
+                                                 float *c, size_t ldc, bool first) {               \
+        tile(panels, rows, block, w, a, c, ldc, first);                                            \
+    }
+#define TILES(panels, block)                                                                       \
+    TILE(panels, 1, block)                                                                         \
+    TILE(panels, 2, block)                                                                         \
+    TILE(panels, 3, block)                                                                         \
+    TILE(panels, 4, block) TILE(panels, 5, block) TILE(panels, 6, block)
+TILES(1, 32)
+TILES(2, 32)
+TILES(1, 128)
+TILES(2, 128)
+
+#define PLAN(unpack, block)                                                                        \
+    {                                                                                              \
+        unpack, 6, 2, {                                                                            \
+            {tile_##block##_1x1, tile_##block##_1x2, tile_##block##_1x3,                           \
+             tile_##block##_1x4, tile_##block##_1x5, tile_##block##_1x6},                          \
+            {                                                                                      \
+                tile_##block##_2x1, tile_##block##_2x2, tile_##block##_2x3, tile_##block##_2x4,    \
+                    tile_##block##_2x5, tile_##block##_2x6                                         \
+            }                                                                                      \
+        }                                                                                          \
+    }
+
+#define KERNEL_OF(type, block)                                                                     \
+    void gemm_u8##type##_32x6__avx512(const cvq_panels *w, size_t panel0, size_t num_panels,       \
+                                      const cvq_act8 *a, size_t row0, size_t m, float *c,          \
+                                      size_t ldc) {                                                \
+        static const gemm_plan plan = PLAN(unpack_##type, block);                                  \
+        gemm_int8_run(&plan, w, panel0, num_panels, a, row0, m, c, ldc);                           \
+    }
+KERNEL_OF(q8, 128)
+KERNEL_OF(q6, 32)
+KERNEL_OF(q4t, 32)
+KERNEL_OF(q4, 32)

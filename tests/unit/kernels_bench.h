@@ -1,0 +1,238 @@
+/* test_kernels --bench [LEVEL]: the rate of the matrix kernels in one thread, and what share that
+ * is of a loop that only computes in registers, measured in the same run. Row kernels in values per
+ * second. */
+#ifndef CVQ_TESTS_KERNELS_BENCH_H
+#define CVQ_TESTS_KERNELS_BENCH_H
+
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/memory.h"
+#include "runtime/kernels/kernels.h"
+
+static double bench_now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+/* 1e9 multiply-adds x 2 of the best loop of each kind: eight or more independent sums. */
+#define BENCH_STEPS 2000000
+#define BENCH_HIDE(v) __asm__ volatile("" : "+x"(v))
+
+__attribute__((target("avx512f,avx512vnni"))) static double bench_peak_vnni512(void) {
+    __m512i s[12], a = _mm512_set1_epi8(3), b = _mm512_set1_epi8(1);
+    for (int j = 0; j < 12; j++) s[j] = a;
+    double t = bench_now();
+    for (int i = 0; i < BENCH_STEPS; i++) {
+        __asm__ volatile("" : "+v"(a), "+v"(b));
+        for (int j = 0; j < 12; j++) s[j] = _mm512_dpbusd_epi32(s[j], a, b);
+    }
+    for (int j = 0; j < 12; j++) __asm__ volatile("" : "+v"(s[j]));
+    return 2.0 * 64 * 12 * BENCH_STEPS / (bench_now() - t);
+}
+__attribute__((target("avx512f"))) static double bench_peak_fma512(void) {
+    __m512 s[12], a = _mm512_set1_ps(1), b = _mm512_set1_ps(1);
+    for (int j = 0; j < 12; j++) s[j] = a;
+    double t = bench_now();
+    for (int i = 0; i < BENCH_STEPS; i++) {
+        __asm__ volatile("" : "+v"(a), "+v"(b));
+        for (int j = 0; j < 12; j++) s[j] = _mm512_fmadd_ps(a, b, s[j]);
+    }
+    for (int j = 0; j < 12; j++) __asm__ volatile("" : "+v"(s[j]));
+    return 2.0 * 16 * 12 * BENCH_STEPS / (bench_now() - t);
+}
+__attribute__((target("avx2,avxvnni"))) static double bench_peak_vnni256(void) {
+    __m256i s[12], a = _mm256_set1_epi8(3), b = _mm256_set1_epi8(1);
+    for (int j = 0; j < 12; j++) s[j] = a;
+    double t = bench_now();
+    for (int i = 0; i < BENCH_STEPS; i++) {
+        BENCH_HIDE(a);
+        BENCH_HIDE(b);
+        for (int j = 0; j < 12; j++) s[j] = _mm256_dpbusd_avx_epi32(s[j], a, b);
+    }
+    for (int j = 0; j < 12; j++) BENCH_HIDE(s[j]);
+    return 2.0 * 32 * 12 * BENCH_STEPS / (bench_now() - t);
+}
+__attribute__((target("avx2"))) static double bench_peak_maddubs(void) {
+    __m256i s[10], a = _mm256_set1_epi8(3), b = _mm256_set1_epi8(1), one = _mm256_set1_epi16(1);
+    for (int j = 0; j < 10; j++) s[j] = a;
+    double t = bench_now();
+    for (int i = 0; i < BENCH_STEPS; i++) {
+        for (int j = 0; j < 10; j++) {
+            BENCH_HIDE(a);
+            s[j] = _mm256_add_epi32(s[j], _mm256_madd_epi16(_mm256_maddubs_epi16(a, b), one));
+        }
+    }
+    for (int j = 0; j < 10; j++) BENCH_HIDE(s[j]);
+    return 2.0 * 32 * 10 * BENCH_STEPS / (bench_now() - t);
+}
+__attribute__((target("avx2,fma"))) static double bench_peak_fma256(void) {
+    __m256 s[10], a = _mm256_set1_ps(1), b = _mm256_set1_ps(1);
+    for (int j = 0; j < 10; j++) s[j] = a;
+    double t = bench_now();
+    for (int i = 0; i < BENCH_STEPS; i++) {
+        BENCH_HIDE(a);
+        BENCH_HIDE(b);
+        for (int j = 0; j < 10; j++) s[j] = _mm256_fmadd_ps(a, b, s[j]);
+    }
+    for (int j = 0; j < 10; j++) BENCH_HIDE(s[j]);
+    return 2.0 * 8 * 10 * BENCH_STEPS / (bench_now() - t);
+}
+static void bench_peaks(cvq_cpu_level level, double *int8, double *f32) {
+    *int8 = *f32 = 0;
+    if (level == CVQ_CPU_AVX2 || level == CVQ_CPU_AVXVNNI) {
+        *f32 = bench_peak_fma256();
+        *int8 = level == CVQ_CPU_AVX2 ? bench_peak_maddubs() : bench_peak_vnni256();
+    } else if (level != CVQ_CPU_SCALAR) {
+        *f32 = bench_peak_fma512();
+        *int8 = bench_peak_vnni512();
+    }
+}
+#else
+static void bench_peaks(cvq_cpu_level level, double *int8, double *f32) {
+    (void)level;
+    *int8 = *f32 = 0;
+}
+#endif
+
+static void *bench_alloc(size_t bytes) {
+    void *p;
+    if (cvq_alloc(&p, bytes, 1, "bench memory", NULL) != CVQ_OK) exit(1);
+    memset(p, 17, bytes); /* small scales, codes of no importance */
+    return p;
+}
+
+static void bench_print(const char *what, const char *type, size_t rows, size_t k, size_t m,
+                        double ops, double bytes, double seconds, double peak) {
+    printf("  %-10s %-5s %5zux%-5zu m %3zu %9.1f Gop/s %5.1f%%", what, type, rows, k, m,
+           ops / seconds * 1e-9, peak > 0 ? 100 * ops / seconds / peak : 0.0);
+    if (bytes > 0) printf(" %6.1f GB/s", bytes / seconds * 1e-9);
+    printf("\n");
+    fflush(stdout);
+}
+
+static void bench_int8(const cvq_kernels *t, cvq_type type, size_t rows, size_t k, size_t m,
+                       double peak) {
+    const cvq_type_info *info = cvq_type_describe(type);
+    size_t stride = cvq_panel_bytes(info, CVQ_PANEL_ROWS, k), panels = rows / CVQ_PANEL_ROWS;
+    uint8_t *data = bench_alloc(stride * panels);
+    cvq_panels w = {data, &cvq_codebook_default, stride, k, type};
+    cvq_act8 a = {bench_alloc(m * k), bench_alloc(m * k / 32), bench_alloc(m * k / 8), k};
+    float *c = bench_alloc(m * rows * 4);
+    bool gemv = m <= 4;
+    double best = 1e9, begin = bench_now();
+    for (int round = 0; round < 20 && (round < 2 || bench_now() - begin < 0.6); round++) {
+        double start = bench_now();
+        for (size_t p = 0; p < panels; p += 4)
+            (gemv ? t->gemv_int8 : t->gemm_int8)[type](&w, p, 4, &a, 0, m, c + p * 16, rows);
+        double seconds = bench_now() - start;
+        if (seconds < best) best = seconds;
+    }
+    bench_print(gemv ? "gemv_int8" : "gemm_int8", info->name, rows, k, m,
+                2.0 * (double)rows * (double)k * (double)m,
+                gemv ? (double)stride * (double)panels : 0, best, peak);
+    free(data);
+    free(a.q);
+    free(a.scale);
+    free(a.sum);
+    free(c);
+}
+
+/* As the exact path runs: 256 columns of a panel unpacked, then the tile over all rows. */
+static void bench_f32(const cvq_kernels *t, cvq_type type, size_t rows, size_t k, size_t m,
+                      double peak) {
+    const cvq_type_info *info = cvq_type_describe(type);
+    size_t stride = cvq_panel_bytes(info, CVQ_PANEL_ROWS, k), panels = rows / CVQ_PANEL_ROWS;
+    uint8_t *data = bench_alloc(stride * panels);
+    cvq_panels w = {data, &cvq_codebook_default, stride, k, type};
+    float *x = bench_alloc(m * k * 4), *c = bench_alloc(m * rows * 4), *u = bench_alloc(256 * 64);
+    double best = 1e9, begin = bench_now();
+    for (int round = 0; round < 10 && (round < 1 || bench_now() - begin < 0.6); round++) {
+        double start = bench_now();
+        for (size_t p = 0; p < panels; p++)
+            for (size_t k0 = 0; k0 < k; k0 += 256) {
+                t->unpack_f32[type](&w, p, k0, k0 + 256, u);
+                t->tile_f32(u, 256, x + k0, k, m, c + p * 16, rows, k0 != 0);
+            }
+        double seconds = bench_now() - start;
+        if (seconds < best) best = seconds;
+    }
+    bench_print("f32", info->name, rows, k, m, 2.0 * (double)rows * (double)k * (double)m, 0, best,
+                peak);
+    free(data);
+    free(x);
+    free(c);
+    free(u);
+}
+
+#define BENCH_ROW(name, call)                                                                      \
+    do {                                                                                           \
+        double best = 1e9;                                                                         \
+        for (int round = 0; round < 20; round++) {                                                 \
+            for (size_t i = 0; i < n; i++) x[i] = (float)(i % 97) * -0.03f;                        \
+            double start = bench_now();                                                            \
+            for (int times = 0; times < 10; times++) call;                                         \
+            double seconds = (bench_now() - start) / 10;                                           \
+            if (seconds < best) best = seconds;                                                    \
+        }                                                                                          \
+        printf("  %-14s %8.2f G values/s\n", name, (double)n / best * 1e-9);                       \
+    } while (0)
+
+static void bench_rows(const cvq_kernels *t) {
+    size_t n = 4096;
+    float *x = bench_alloc(4 * n), *y = bench_alloc(4 * n), *o = bench_alloc(64 * n);
+    cvq_act8 act = {bench_alloc(n), bench_alloc(n), bench_alloc(n), n};
+    volatile float sink = 0;
+    BENCH_ROW("rms_norm", t->rms_norm(x, y, 1e-5f, n, o));
+    BENCH_ROW("layer_norm", t->layer_norm(x, y, y, 1e-5f, n, o));
+    BENCH_ROW("gelu", t->gelu(x, n));
+    BENCH_ROW("silu_mul", t->silu_mul(x, y, n));
+    BENCH_ROW("add", t->add(x, y, n));
+    BENCH_ROW("max", sink = t->max(x, n));
+    BENCH_ROW("exp_sum", sink = t->exp_sum(x, 0, n));
+    BENCH_ROW("rotate", t->rotate(x, y, y, n / 2));
+    BENCH_ROW("transpose16", t->transpose16(x, 256, 16, 256, o));
+    BENCH_ROW("f32_to_f16", t->f32_to_f16(x, n, (uint16_t *)(void *)o));
+    BENCH_ROW("f16_to_f32", t->f16_to_f32((const uint16_t *)(const void *)x, n, o));
+    BENCH_ROW("quantize_rows", t->quantize_rows(x, n, 1, n, &act));
+    (void)sink;
+    free(x);
+    free(y);
+    free(o);
+    free(act.q);
+    free(act.scale);
+    free(act.sum);
+}
+
+static int bench(const char *only) {
+    static const cvq_type types[] = {CVQ_TYPE_Q8, CVQ_TYPE_Q6, CVQ_TYPE_Q4T, CVQ_TYPE_Q4};
+    static const size_t ms[] = {1, 4, 32, 256};
+    for (int i = 0; i < CVQ_CPU_LEVELS; i++) {
+        cvq_cpu_level level = (cvq_cpu_level)i;
+        if (!cvq_cpu_has(level) || level == CVQ_CPU_AVX512BF16) continue;
+        if (only ? strcmp(only, cvq_cpu_level_name(level)) != 0 : level == CVQ_CPU_SCALAR) continue;
+        double int8, f32;
+        bench_peaks(level, &int8, &f32);
+        printf("%s: int8 %.1f Gop/s, f32 %.1f GFLOP/s in registers\n", cvq_cpu_level_name(level),
+               int8 * 1e-9, f32 * 1e-9);
+        const cvq_kernels *t = cvq_kernels_for(level);
+        for (size_t s = 0; s < 2; s++)
+            for (size_t j = 0; j < 4; j++)
+                for (size_t m = 0; m < 4; m++)
+                    bench_int8(t, types[j], s ? 14336 : 4096, 4096, ms[m], int8);
+        bench_f32(t, CVQ_TYPE_BF16, 4096, 4096, 32, f32);
+        bench_f32(t, CVQ_TYPE_BF16, 4096, 4096, 256, f32);
+        bench_f32(t, CVQ_TYPE_Q4T, 4096, 4096, 256, f32);
+        bench_rows(t);
+    }
+    return 0;
+}
+
+#endif
