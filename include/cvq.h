@@ -1,10 +1,10 @@
 /* cvq: CogVLM2 on a CPU. The public interface of the runtime.
  *
  * Rules
- *  - Every fallible call returns a cvq_status and takes a caller-owned `cvq_error *err` last, which may
- *    be NULL. The first cause wins.
- *  - On failure outputs are untouched (except the stored sizes of CVQ_TOO_SMALL). Every close and free
- *    takes NULL.
+ *  - Every fallible call returns a cvq_status and takes a caller-owned `cvq_error *err` last, which
+ *    may be NULL. The first cause wins.
+ *  - On failure outputs are untouched (except the stored sizes of CVQ_TOO_SMALL). Every close and
+ *    free takes NULL.
  *  - Text is UTF-8. An options struct that is {0}, or NULL, means the defaults.
  *  - A model is immutable and may be shared between threads; a session belongs to one thread
  *    at a time.
