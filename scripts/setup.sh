@@ -13,6 +13,8 @@ modules="libzstd libcjson libpcre2-8 libcrypto"
 declare -A package=([libzstd]=libzstd-dev [libcjson]=libcjson-dev [libpcre2-8]=libpcre2-dev
     [libcrypto]=libssl-dev [stb]=libstb-dev)
 arm64_dir=/usr/lib/aarch64-linux-gnu
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
 missing=() # Debian packages
 wanted=()  # the same in words, for other systems
 
@@ -34,16 +36,15 @@ find_python() { # one with numpy and Pillow, which another python3 that comes fi
     done
     return 1
 }
-compiles_openmp() { # COMPILER LANGUAGE
-    local out
-    out=$(mktemp)
+compiles_openmp() { # COMPILER
     printf '#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n' |
-        "$1" -x "$2" -fopenmp -o "$out" - >/dev/null 2>&1 && rm -f "$out" || { rm -f "$out"; return 1; }
+        "$1" -x c -fopenmp -o "$scratch/openmp" - >/dev/null 2>&1
 }
 
 look_build() {
     has make || need make "make"
-    { has "${CC:-gcc}" && compiles_openmp "${CC:-gcc}" c; } || { need gcc "gcc 12 or newer, with OpenMP"; need libc6-dev "the C library's headers"; }
+    # Whoever names a compiler knows what it needs.
+    [ -n "${CC-}" ] || compiles_openmp gcc || { need gcc "gcc 12 or newer, with OpenMP"; need libc6-dev "the C library's headers"; }
     has pkg-config || need pkg-config pkg-config
     local m
     for m in $modules stb; do
@@ -54,7 +55,7 @@ look_test() {
     look_build
     find_python >/dev/null || { need python3 "python3"; need python3-numpy "numpy"; need python3-pil "Pillow"; }
     has clang || need clang "clang 14 or newer"
-    { has clang && compiles_openmp clang c; } || need libomp-dev "libomp (OpenMP for clang)"
+    compiles_openmp clang || need libomp-dev "libomp (OpenMP for clang)"
     has g++ || need g++ "g++ (the public header is tried as C++)"
     has clang-format || need clang-format "clang-format"
 }
@@ -76,17 +77,15 @@ install() {
         sudo="sudo -n"
     fi
     echo "setup: installing ${missing[*]}"
-    log=$(mktemp)
+    log=$scratch/log
     if [ "$what" = cross ]; then $sudo dpkg --add-architecture arm64; fi
     try() { $sudo env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=120 "$@" >>"$log" 2>&1; }
     if { [ "$what" != cross ] && try install --no-install-recommends "${missing[@]}"; } ||
         { try update && try install --no-install-recommends "${missing[@]}"; }; then
-        rm -f "$log"
         return 0
     fi
     echo "setup: apt-get did not succeed; its last lines:" >&2
     tail -n 15 "$log" >&2
-    rm -f "$log"
     return 1
 }
 explain() {
