@@ -1,0 +1,292 @@
+/* The metadata as canonical JSON: keys in one order, nothing optional left to taste, so that the
+ * same content has the same bytes. Reading is as strict as writing. */
+#include "formats/metadata.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/memory.h"
+
+#define SIZE_MOST (((uint64_t)1 << 53) - 1)
+
+/* ---------------------------------------------------------------- printing */
+
+static cvq_status no_memory(cvq_error *err) {
+    return cvq_fail(err, CVQ_OUT_OF_MEMORY, "metadata", "no memory for its JSON");
+}
+
+/* Each returns false where memory ran out. */
+static bool add_string(cJSON *object, const char *key, const char *value) {
+    return object && cJSON_AddStringToObject(object, key, value ? value : "") != NULL;
+}
+
+static bool add_recipe(cJSON *root, const cvq_metadata *m) {
+    cJSON *recipe = cJSON_AddObjectToObject(root, "recipe");
+    bool ok = add_string(recipe, "name", m->recipe);
+    cJSON *types = ok ? cJSON_AddObjectToObject(recipe, "types") : NULL;
+    ok = types != NULL;
+    for (size_t i = 0; ok && i < m->num_rules; i++) {
+        /* The last match wins, so a pattern that comes again later has no effect here. */
+        bool again = false;
+        for (size_t j = i + 1; !again && j < m->num_rules; j++)
+            again = strcmp(m->rules[i].pattern, m->rules[j].pattern) == 0;
+        if (!again) ok = add_string(types, m->rules[i].pattern, m->rules[i].type);
+    }
+    return ok;
+}
+
+static bool add_source(cJSON *root, const cvq_metadata *m) {
+    cJSON *source = cJSON_AddObjectToObject(root, "source");
+    bool ok = add_string(source, "revision", m->revision);
+    cJSON *files = ok ? cJSON_AddArrayToObject(source, "files") : NULL;
+    ok = files != NULL;
+    for (size_t i = 0; ok && i < m->num_files; i++) {
+        cJSON *file = cJSON_CreateObject();
+        if (!file || !cJSON_AddItemToArray(files, file)) return false;
+        ok = add_string(file, "name", m->files[i].name) &&
+             cJSON_AddNumberToObject(file, "size", (double)m->files[i].size) &&
+             add_string(file, "sha256", m->files[i].sha256);
+    }
+    return ok;
+}
+
+static bool add_generation(cJSON *root, const cvq_metadata *m) {
+    cJSON *g = cJSON_AddObjectToObject(root, "generation");
+    if (!g) return false;
+    if (m->temperature >= 0 && !cJSON_AddNumberToObject(g, "temperature", m->temperature))
+        return false;
+    return m->top_p < 0 || cJSON_AddNumberToObject(g, "top_p", m->top_p);
+}
+
+static bool add_texts(cJSON *root, const cvq_metadata *m) {
+    cJSON *licenses = cJSON_AddArrayToObject(root, "licenses");
+    bool ok = licenses != NULL;
+    for (size_t i = 0; ok && i < m->num_licenses; i++) {
+        cJSON *license = cJSON_CreateObject();
+        if (!license || !cJSON_AddItemToArray(licenses, license)) return false;
+        ok = add_string(license, "name", m->licenses[i].name) &&
+             add_string(license, "text", m->licenses[i].text);
+    }
+    return ok && add_string(root, "card", m->card);
+}
+
+cvq_status cvq_metadata_print(const cvq_metadata *m, cvq_buffer *json, cvq_error *err) {
+    cvq_metadata check;
+    cJSON *root = cJSON_CreateObject();
+    if (!add_string(root, "format", "cvq") || !add_recipe(root, m) || !add_source(root, m) ||
+        !add_generation(root, m) || !add_texts(root, m)) {
+        cJSON_Delete(root);
+        return no_memory(err);
+    }
+    cvq_buffer text = {0};
+    cvq_status status = cvq_json_print(&text, root, err);
+    cJSON_Delete(root);
+    /* What could not be read again is refused now: text that is no UTF-8, a size that is not exact.
+     */
+    if (status == CVQ_OK)
+        status = cvq_metadata_parse(&check, (const char *)text.data, text.size, "metadata", err);
+    if (status != CVQ_OK) {
+        cvq_buffer_free(&text);
+        return status;
+    }
+    cvq_metadata_free(&check);
+    cvq_buffer_free(json);
+    *json = text;
+    return CVQ_OK;
+}
+
+/* ---------------------------------------------------------------- parsing */
+
+static cvq_status copy_string(char **out, const cJSON *object, const char *key, const char *where,
+                              cvq_error *err) {
+    const char *value = NULL;
+    CVQ_TRY(cvq_json_string(object, key, true, &value, where, err));
+    *out = strdup(value);
+    return *out ? CVQ_OK : no_memory(err);
+}
+
+/* Exactly these keys, no matter which are there. */
+static cvq_status check_keys(const cJSON *object, const char *const *keys, const char *where,
+                             cvq_error *err) {
+    for (const cJSON *item = object->child; item; item = item->next) {
+        size_t i = 0;
+        while (keys[i] && strcmp(keys[i], item->string) != 0) i++;
+        if (!keys[i])
+            return cvq_fail(err, CVQ_UNSUPPORTED, where,
+                            "metadata: key \"%.64s\" is not one that this program knows",
+                            item->string);
+    }
+    return CVQ_OK;
+}
+
+static cvq_status member(const cJSON **out, const cJSON *object, const char *key, bool array,
+                         const char *where, cvq_error *err) {
+    const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, key);
+    if (!item || !(array ? cJSON_IsArray(item) : cJSON_IsObject(item)))
+        return cvq_fail(err, CVQ_FORMAT, where, "metadata: \"%s\" must be %s", key,
+                        array ? "an array" : "an object");
+    *out = item;
+    return CVQ_OK;
+}
+
+static size_t count_items(const cJSON *container) {
+    size_t n = 0;
+    for (const cJSON *item = container->child; item; item = item->next) n++;
+    return n;
+}
+
+static cvq_status check_object(const cJSON *item, const char *what, const char *where,
+                               cvq_error *err) {
+    if (cJSON_IsObject(item)) return CVQ_OK;
+    return cvq_fail(err, CVQ_FORMAT, where, "metadata: each of \"%s\" must be an object", what);
+}
+
+static cvq_status parse_recipe(cvq_metadata *m, const cJSON *root, const char *where,
+                               cvq_error *err) {
+    static const char *const keys[] = {"name", "types", NULL};
+    const cJSON *recipe = NULL, *types = NULL;
+    void *memory = NULL;
+    CVQ_TRY(member(&recipe, root, "recipe", false, where, err));
+    CVQ_TRY(check_keys(recipe, keys, where, err));
+    CVQ_TRY(copy_string(&m->recipe, recipe, "name", where, err));
+    CVQ_TRY(member(&types, recipe, "types", false, where, err));
+    CVQ_TRY(cvq_alloc(&memory, count_items(types), sizeof *m->rules, "metadata", err));
+    m->rules = memory;
+    for (const cJSON *item = types->child; item; item = item->next) {
+        cvq_type_rule *rule = &m->rules[m->num_rules++];
+        if (!cJSON_IsString(item))
+            return cvq_fail(err, CVQ_FORMAT, where,
+                            "metadata: the type of \"%.64s\" must be a "
+                            "string",
+                            item->string);
+        rule->pattern = strdup(item->string);
+        rule->type = strdup(item->valuestring);
+        if (!rule->pattern || !rule->type) return no_memory(err);
+    }
+    return CVQ_OK;
+}
+
+static bool is_hash(const char *s) {
+    return strlen(s) == 64 && strspn(s, "0123456789abcdef") == 64;
+}
+
+static cvq_status parse_file(cvq_source_file *f, const cJSON *item, const char *where,
+                             cvq_error *err) {
+    static const char *const keys[] = {"name", "size", "sha256", NULL};
+    const char *hash = NULL;
+    CVQ_TRY(check_object(item, "files", where, err));
+    CVQ_TRY(check_keys(item, keys, where, err));
+    CVQ_TRY(copy_string(&f->name, item, "name", where, err));
+    CVQ_TRY(cvq_json_u64(item, "size", true, SIZE_MOST, &f->size, where, err));
+    CVQ_TRY(cvq_json_string(item, "sha256", true, &hash, where, err));
+    if (!f->name[0] || strchr(f->name, '/'))
+        return cvq_fail(err, CVQ_FORMAT, where,
+                        "metadata: a source file's name must be a name without folders");
+    if (!is_hash(hash))
+        return cvq_fail(err, CVQ_FORMAT, where,
+                        "metadata: \"sha256\" must be 64 lower-case hexadecimal digits");
+    memcpy(f->sha256, hash, sizeof f->sha256);
+    return CVQ_OK;
+}
+
+static cvq_status parse_source(cvq_metadata *m, const cJSON *root, const char *where,
+                               cvq_error *err) {
+    static const char *const keys[] = {"revision", "files", NULL};
+    const cJSON *source = NULL, *files = NULL;
+    void *memory = NULL;
+    CVQ_TRY(member(&source, root, "source", false, where, err));
+    CVQ_TRY(check_keys(source, keys, where, err));
+    CVQ_TRY(copy_string(&m->revision, source, "revision", where, err));
+    CVQ_TRY(member(&files, source, "files", true, where, err));
+    CVQ_TRY(cvq_alloc(&memory, count_items(files), sizeof *m->files, "metadata", err));
+    m->files = memory;
+    for (const cJSON *item = files->child; item; item = item->next)
+        CVQ_TRY(parse_file(&m->files[m->num_files++], item, where, err));
+    return CVQ_OK;
+}
+
+static cvq_status parse_generation(cvq_metadata *m, const cJSON *root, const char *where,
+                                   cvq_error *err) {
+    static const char *const keys[] = {"temperature", "top_p", NULL};
+    const cJSON *g = NULL;
+    CVQ_TRY(member(&g, root, "generation", false, where, err));
+    CVQ_TRY(check_keys(g, keys, where, err));
+    m->temperature = m->top_p = -1;
+    for (const cJSON *item = g->child; item; item = item->next) {
+        if (!cJSON_IsNumber(item) || !(item->valuedouble >= 0 && item->valuedouble <= 1e6))
+            return cvq_fail(err, CVQ_FORMAT, where,
+                            "metadata: \"%s\" must be a number from 0 to 1000000", item->string);
+    }
+    CVQ_TRY(cvq_json_number(g, "temperature", false, &m->temperature, where, err));
+    return cvq_json_number(g, "top_p", false, &m->top_p, where, err);
+}
+
+static cvq_status parse_texts(cvq_metadata *m, const cJSON *root, const char *where,
+                              cvq_error *err) {
+    static const char *const keys[] = {"name", "text", NULL};
+    const cJSON *licenses = NULL;
+    void *memory = NULL;
+    CVQ_TRY(member(&licenses, root, "licenses", true, where, err));
+    CVQ_TRY(cvq_alloc(&memory, count_items(licenses), sizeof *m->licenses, "metadata", err));
+    m->licenses = memory;
+    for (const cJSON *item = licenses->child; item; item = item->next) {
+        cvq_named_text *t = &m->licenses[m->num_licenses++];
+        CVQ_TRY(check_object(item, "licenses", where, err));
+        CVQ_TRY(check_keys(item, keys, where, err));
+        CVQ_TRY(copy_string(&t->name, item, "name", where, err));
+        CVQ_TRY(copy_string(&t->text, item, "text", where, err));
+    }
+    return copy_string(&m->card, root, "card", where, err);
+}
+
+static cvq_status parse_root(cvq_metadata *m, const cJSON *root, const char *where,
+                             cvq_error *err) {
+    static const char *const keys[] = {"format",   "recipe", "source", "generation",
+                                       "licenses", "card",   NULL};
+    const char *format = NULL;
+    if (!cJSON_IsObject(root))
+        return cvq_fail(err, CVQ_FORMAT, where, "metadata: it must be an object");
+    CVQ_TRY(check_keys(root, keys, where, err));
+    CVQ_TRY(cvq_json_string(root, "format", true, &format, where, err));
+    if (strcmp(format, "cvq") != 0)
+        return cvq_fail(err, CVQ_FORMAT, where, "metadata: \"format\" must be \"cvq\"");
+    CVQ_TRY(parse_recipe(m, root, where, err));
+    CVQ_TRY(parse_source(m, root, where, err));
+    CVQ_TRY(parse_generation(m, root, where, err));
+    return parse_texts(m, root, where, err);
+}
+
+cvq_status cvq_metadata_parse(cvq_metadata *m, const char *json, size_t size, const char *where,
+                              cvq_error *err) {
+    cJSON *root = NULL;
+    cvq_metadata parsed = {0};
+    CVQ_TRY(cvq_json_parse(&root, json, size, where, err));
+    const cvq_status status = parse_root(&parsed, root, where, err);
+    cJSON_Delete(root);
+    if (status != CVQ_OK) {
+        cvq_metadata_free(&parsed);
+        return status;
+    }
+    *m = parsed;
+    return CVQ_OK;
+}
+
+void cvq_metadata_free(cvq_metadata *m) {
+    if (!m) return;
+    for (size_t i = 0; i < m->num_rules; i++) {
+        free(m->rules[i].pattern);
+        free(m->rules[i].type);
+    }
+    for (size_t i = 0; i < m->num_files; i++) free(m->files[i].name);
+    for (size_t i = 0; i < m->num_licenses; i++) {
+        free(m->licenses[i].name);
+        free(m->licenses[i].text);
+    }
+    free(m->recipe);
+    free(m->rules);
+    free(m->revision);
+    free(m->files);
+    free(m->licenses);
+    free(m->card);
+    *m = (cvq_metadata){0};
+}
