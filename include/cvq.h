@@ -174,8 +174,8 @@ typedef enum cvq_phase { CVQ_PHASE_ENCODE, CVQ_PHASE_PREFILL, CVQ_PHASE_DECODE }
 typedef int (*cvq_progress_fn)(void *context, cvq_phase phase, uint64_t done, uint64_t total,
                                double seconds_left);
 void cvq_session_set_progress(cvq_session *session, cvq_progress_fn fn, void *context);
-/* From any thread or a signal handler: the running call returns CVQ_CANCELLED; the session stays
- * usable. */
+/* From any thread or a signal handler: the running call (or, if none runs, the next) returns
+ * CVQ_CANCELLED; the session stays usable. */
 void cvq_session_cancel(cvq_session *session);
 
 /* ---------------------------------------------------------------- pictures */

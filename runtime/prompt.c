@@ -17,17 +17,17 @@ static cvq_status append_question(cvq_buffer *out, const char *question, const c
     return append(out, answer_mark, err);
 }
 
-cvq_status cvq_prompt_text(cvq_buffer *out, cvq_template_kind kind, const cvq_prompt_turn *turns,
+cvq_status cvq_prompt_text(cvq_buffer *out, cvq_prompt_kind kind, const cvq_turn *turns,
                            size_t num_turns, const char *question, cvq_error *err) {
     const char *answer_mark = NULL;
     switch (kind) {
-    case CVQ_TEMPLATE_CHAT:
+    case CVQ_PROMPT_CHAT:
         answer_mark = " Answer:";
         break;
-    case CVQ_TEMPLATE_VQA:
+    case CVQ_PROMPT_VQA:
         answer_mark = " Short answer:";
         break;
-    case CVQ_TEMPLATE_BASE:
+    case CVQ_PROMPT_BASE:
         /* The released code drops the history here. */
         if (!question)
             return cvq_fail(err, CVQ_INVALID_ARGUMENT, "prompt",

@@ -1,0 +1,147 @@
+/* The driver of the matrix kernels: cuts y into tiles of rows x panels, computes each in a thread's
+ * scratch memory while it is hot in cache, then adds the bias and does what follows on the way out.
+ */
+#include "runtime/linear.h"
+
+#include <string.h>
+
+#include "base/checked.h"
+#include "base/parallel.h"
+
+#define PANELS 8 /* of 16 outputs in a tile */
+#define TILE_COLS (PANELS * CVQ_PANEL_ROWS)
+#define MAX_TILE_ROWS 256
+#define BLOCK_K 256 /* decoded to f32 at once in exact mode: 16 KiB */
+#define FEW_ROWS 4  /* gemv kernels take up to this many */
+/* A tile's activations stay in the second-level cache while its panels pass by. */
+#define TILE_ACTIVATION_BYTES (1u << 20)
+
+cvq_matrix cvq_matrix_rows(const cvq_matrix *w, size_t first, size_t count) {
+    cvq_matrix part = *w;
+    part.panels.data += first / CVQ_PANEL_ROWS * w->panels.panel_stride;
+    part.rows = count;
+    if (w->bias) part.bias += first;
+    return part;
+}
+
+/* q [rows][stride] | scale [rows][stride / 128] | sum [rows][stride / 32] */
+size_t cvq_input_bytes(size_t rows, size_t cols) {
+    size_t stride = cvq_round_up(cols, CVQ_MAX_GROUP);
+    return rows * (stride + stride / CVQ_ACT_BLOCK * sizeof(float) +
+                   stride / CVQ_ACT_SUM * sizeof(int32_t));
+}
+
+static cvq_act8 act_view(void *memory, size_t rows, size_t cols) {
+    size_t stride = cvq_round_up(cols, CVQ_MAX_GROUP);
+    uint8_t *p = memory;
+    cvq_act8 a = {.q = (int8_t *)p, .stride = stride};
+    p += rows * stride;
+    a.scale = (float *)(void *)p;
+    p += rows * (stride / CVQ_ACT_BLOCK) * sizeof(float);
+    a.sum = (int32_t *)(void *)p;
+    return a;
+}
+
+static cvq_act8 act_row(const cvq_act8 *a, size_t row) {
+    cvq_act8 r = *a;
+    r.q += row * a->stride;
+    r.scale += row * (a->stride / CVQ_ACT_BLOCK);
+    r.sum += row * (a->stride / CVQ_ACT_SUM);
+    return r;
+}
+
+static void quantize_row(void *context, const cvq_engine *e, size_t row) {
+    const cvq_input *in = context;
+    cvq_act8 out = act_row(&in->act, row);
+    e->k->quantize_rows(in->x + row * in->ld, in->ld, 1, in->cols, &out);
+}
+
+typedef struct linear_job {
+    const cvq_engine *e;
+    const cvq_matrix *w;
+    const cvq_input *in;
+    cvq_gemm_int8_fn *int8; /* NULL: exact */
+    cvq_then then;
+    float *y;
+    size_t ldy, tile_rows, row_tiles, panels;
+} linear_job;
+
+/* exact: decode 256 columns of a panel, multiply, add; 256 columns at a time in ascending order. */
+static void tile_exact(const linear_job *job, size_t row0, size_t m, size_t panel0, size_t panels,
+                       float *c, float *decoded) {
+    const cvq_kernels *k = job->e->k;
+    const cvq_panels *w = &job->w->panels;
+    for (size_t k0 = 0; k0 < job->w->cols; k0 += BLOCK_K) {
+        size_t left = job->w->cols - k0, n = left < BLOCK_K ? left : BLOCK_K;
+        size_t k1 = k0 + BLOCK_K < w->k ? k0 + BLOCK_K : w->k;
+        for (size_t p = 0; p < panels; p++) {
+            k->unpack_f32[w->type](w, panel0 + p, k0, k1, decoded);
+            k->tile_f32(decoded, n, job->in->x + row0 * job->in->ld + k0, job->in->ld, m,
+                        c + p * CVQ_PANEL_ROWS, TILE_COLS, k0 > 0);
+        }
+    }
+}
+
+static void finish_row(const linear_job *job, float *v, size_t column, size_t n, float *y) {
+    const cvq_kernels *k = job->e->k;
+    if (job->w->bias) k->add(v, job->w->bias + column, n);
+    switch (job->then) {
+    case CVQ_THEN_STORE:
+        memcpy(y, v, n * sizeof *y);
+        break;
+    case CVQ_THEN_GELU:
+        k->gelu(v, n);
+        memcpy(y, v, n * sizeof *y);
+        break;
+    case CVQ_THEN_ADD:
+        k->add(y, v, n);
+        break;
+    case CVQ_THEN_SILU_MUL:
+        k->silu_mul(y, v, n);
+        break;
+    }
+}
+
+static void tile_unit(void *context, size_t unit, int thread) {
+    const linear_job *job = context;
+    if (cvq_engine_stopped(job->e)) return;
+    /* Row tiles outside: the activations of one stay in cache while all panels pass. */
+    size_t panel_tiles = (job->panels + PANELS - 1) / PANELS;
+    size_t row0 = unit / panel_tiles * job->tile_rows, panel0 = unit % panel_tiles * PANELS;
+    size_t m = job->in->rows - row0, panels = job->panels - panel0;
+    if (m > job->tile_rows) m = job->tile_rows;
+    if (panels > PANELS) panels = PANELS;
+    float *c = cvq_engine_scratch(job->e, thread);
+    if (job->int8)
+        job->int8(&job->w->panels, panel0, panels, &job->in->act, row0, m, c, TILE_COLS);
+    else
+        tile_exact(job, row0, m, panel0, panels, c, c + MAX_TILE_ROWS * TILE_COLS);
+    size_t column = panel0 * CVQ_PANEL_ROWS, n = job->w->rows - column;
+    if (n > panels * CVQ_PANEL_ROWS) n = panels * CVQ_PANEL_ROWS;
+    for (size_t i = 0; i < m; i++)
+        finish_row(job, c + i * TILE_COLS, column, n, job->y + (row0 + i) * job->ldy + column);
+}
+_Static_assert((MAX_TILE_ROWS * TILE_COLS + BLOCK_K * CVQ_PANEL_ROWS) <= CVQ_SCRATCH_FLOATS,
+               "a tile and a decoded block fit in a thread's scratch memory");
+
+void cvq_linear(const cvq_engine *e, const cvq_matrix *w, cvq_input *in, cvq_then then, float *y,
+                size_t ldy) {
+    if (in->rows == 0) return;
+    cvq_engine_show(e, w->name, 0, in->rows, in->cols, in->x, in->ld);
+    cvq_type type = w->panels.type;
+    linear_job job = {.e = e, .w = w, .in = in, .then = then, .y = y, .ldy = ldy};
+    if (e->fast) job.int8 = in->rows <= FEW_ROWS ? e->k->gemv_int8[type] : e->k->gemm_int8[type];
+    if (job.int8 && !in->quantized) {
+        in->act = act_view(in->memory, in->rows, in->cols);
+        cvq_engine_rows(e, in->rows, quantize_row, in);
+        in->quantized = true;
+    }
+    size_t row_bytes = in->cols * (job.int8 ? 1 : sizeof(float));
+    job.tile_rows = TILE_ACTIVATION_BYTES / row_bytes / 4 * 4;
+    if (job.tile_rows < 32) job.tile_rows = 32;
+    if (job.tile_rows > MAX_TILE_ROWS) job.tile_rows = MAX_TILE_ROWS;
+    job.row_tiles = (in->rows + job.tile_rows - 1) / job.tile_rows;
+    job.panels = (w->rows + CVQ_PANEL_ROWS - 1) / CVQ_PANEL_ROWS;
+    size_t panel_tiles = (job.panels + PANELS - 1) / PANELS;
+    cvq_parallel_for(e->threads, job.row_tiles * panel_tiles, tile_unit, &job);
+}

@@ -1,0 +1,41 @@
+/* A session from the inside. */
+#ifndef CVQ_RUNTIME_SESSION_INTERNAL_H
+#define CVQ_RUNTIME_SESSION_INTERNAL_H
+
+#define CVQ_UNSTABLE
+#include "base/half.h"
+#include "base/memory.h"
+#include "runtime/language.h"
+#include "runtime/model_internal.h"
+
+struct cvq_session {
+    cvq_model *model;
+    const cvq_model_config *config;
+    size_t context;
+    atomic_int cancelled;
+    cvq_engine engine;
+    cvq_decoder decoder;
+    float *inv_freq; /* if recomputed */
+
+    /* What the KV cache holds: ids of slots [0, held), and the picture in them. */
+    int32_t *ids; /* [context] */
+    size_t held, image_slots;
+    cvq_image *image;
+    float *logits; /* [vocab_size] of slot held - 1 */
+    bool logits_ready;
+
+    cvq_progress_fn progress;
+    void *progress_context;
+    cvq_phase phase;
+    double phase_start, encode_s, prefill_s;
+};
+
+/* On the way out of a public call: a cancellation has done its work when a call returns it. */
+cvq_status cvq_session_finish(cvq_session *s, cvq_status status);
+/* Seconds of a clock that only goes forward. */
+double cvq_now(void);
+void cvq_phase_begin(cvq_session *s, cvq_phase phase);
+/* A cvq_step_fn whose context is the session. */
+int cvq_phase_step(void *session, uint64_t done, uint64_t total);
+
+#endif
