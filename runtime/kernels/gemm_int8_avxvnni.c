@@ -1,0 +1,77 @@
+/* int8 matrix kernels with AVX-VNNI: as with AVX-512 VNNI, in ymm registers. A tile is one panel
+ * (two halves) x 6 rows: 12 integer accumulators; the floats stay in c. */
+#include "runtime/kernels/gemm_int8_ymm.h"
+
+static void unpack_q8_lines(const cvq_panels *w, const uint8_t *data, gemm_chunk *out) {
+    (void)w;
+    unpack_scales(data, out->scale);
+    out->lines = data + 64;
+    out->zero = 128;
+}
+static void unpack_q6_lines(const cvq_panels *w, const uint8_t *data, gemm_chunk *out) {
+    unpack_q6(w, data, out);
+}
+static void unpack_q4t_lines(const cvq_panels *w, const uint8_t *data, gemm_chunk *out) {
+    unpack_q4t(w, data, out, true);
+}
+static void unpack_q4_lines(const cvq_panels *w, const uint8_t *data, gemm_chunk *out) {
+    unpack_q4(w, data, out);
+}
+
+GEMM_INLINE void tile(const int rows, const int block, const gemm_chunk *w, const gemm_rows *a,
+                      float *c, size_t ldc, bool first) {
+    int32_t start[GEMM_MAX_ROWS][GEMM_CHUNK_BLOCKS];
+    GEMM_UNROLL for (int i = 0; i < rows; i++)
+        start_values(block, a->sum + (size_t)i * (a->stride / CVQ_ACT_SUM), w->zero, start[i]);
+    const size_t blocks = w->columns / (size_t)block;
+    const int8_t *q = a->q;
+    for (size_t b = 0; b < blocks; b++) {
+        __m256i dot[GEMM_MAX_ROWS][2];
+        GEMM_UNROLL for (int i = 0; i < rows; i++) dot[i][0] = dot[i][1] =
+            _mm256_set1_epi32(start[i][b]);
+        const uint8_t *line = w->lines + b * (size_t)block * 16;
+        for (int l = 0; l < block / 4; l++) {
+            __m256i top = load_half(line + 64 * l), bottom = load_half(line + 64 * l + 32);
+            GEMM_UNROLL for (int i = 0; i < rows; i++) {
+                __m256i four = broadcast4(q + (size_t)i * a->stride + 4 * l);
+                dot[i][0] = _mm256_dpbusd_avx_epi32(dot[i][0], top, four);
+                dot[i][1] = _mm256_dpbusd_avx_epi32(dot[i][1], bottom, four);
+            }
+        }
+        q += block;
+        const float *scale = a->scale + b * (size_t)block / CVQ_ACT_BLOCK;
+        GEMM_UNROLL for (int i = 0; i < rows; i++) {
+            __m256 s = _mm256_set1_ps(scale[(size_t)i * (a->stride / CVQ_ACT_BLOCK)]);
+            GEMM_UNROLL for (int h = 0; h < 2; h++)
+                add_block(dot[i][h], _mm256_loadu_ps(w->scale[b] + 8 * h), s,
+                          c + (size_t)i * ldc + 8 * h, first && b == 0);
+        }
+    }
+}
+
+#define TILE(rows, block)                                                                          \
+    static void tile_##block##_##rows(const gemm_chunk *w, const gemm_rows *a, float *c,           \
+                                      size_t ldc, bool first) {                                    \
+        tile(rows, block, w, a, c, ldc, first);                                                    \
+    }
+#define TILES(block)                                                                               \
+    TILE(1, block)                                                                                 \
+    TILE(2, block) TILE(3, block) TILE(4, block) TILE(5, block) TILE(6, block)
+TILES(32)
+TILES(128)
+
+#define KERNEL_OF(type, block)                                                                     \
+    void gemm_u8##type##_16x6__avxvnni(const cvq_panels *w, size_t panel0, size_t num_panels,      \
+                                       const cvq_act8 *a, size_t row0, size_t m, float *c,         \
+                                       size_t ldc) {                                               \
+        static const gemm_plan plan = {unpack_##type##_lines,                                      \
+                                       6,                                                          \
+                                       1,                                                          \
+                                       {{tile_##block##_1, tile_##block##_2, tile_##block##_3,     \
+                                         tile_##block##_4, tile_##block##_5, tile_##block##_6}}};  \
+        gemm_int8_run(&plan, w, panel0, num_panels, a, row0, m, c, ldc);                           \
+    }
+KERNEL_OF(q8, 128)
+KERNEL_OF(q6, 32)
+KERNEL_OF(q4t, 32)
+KERNEL_OF(q4, 32)

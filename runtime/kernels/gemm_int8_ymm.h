@@ -1,0 +1,131 @@
+/* What the int8 matrix kernels of AVX2 and AVX-VNNI share: unpacking into lines of unsigned codes
+ * (a line is two ymm: rows 0..7 and 8..15, 4 columns each) and small helpers. */
+#ifndef CVQ_RUNTIME_KERNELS_GEMM_INT8_YMM_H
+#define CVQ_RUNTIME_KERNELS_GEMM_INT8_YMM_H
+
+#include <immintrin.h>
+#include <string.h>
+
+#include "runtime/kernels/gemm_int8.h"
+
+GEMM_INLINE __m256i load_half(const uint8_t *p) {
+    return _mm256_loadu_si256((const __m256i *)(const void *)p);
+}
+GEMM_INLINE void store_half(uint8_t *p, __m256i x) {
+    _mm256_store_si256((__m256i *)(void *)p, x);
+}
+
+/* The scales of both blocks of a group. */
+GEMM_INLINE void unpack_scales(const uint8_t *data, float (*out)[CVQ_PANEL_ROWS]) {
+    for (int i = 0; i < 4; i++)
+        _mm256_storeu_ps(
+            out[i / 2] + i % 2 * 8,
+            _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(data + 16 * i))));
+}
+
+GEMM_INLINE void unpack_q4(const cvq_panels *w, const uint8_t *data, gemm_chunk *out) {
+    (void)w;
+    const __m256i low = _mm256_set1_epi8(15);
+    for (size_t b = 0; b < out->columns / 32; b++) {
+        const uint8_t *group = data + b / 2 * GEMM_GROUP_BYTES(36);
+        if (b % 2 == 0) unpack_scales(group, &out->scale[b]);
+        const uint8_t *plane = group + 64 + b % 2 * 256;
+        uint8_t *lines = out->storage + b * 512;
+        for (int l = 0; l < 8; l++) { /* halves of lines */
+            __m256i x = load_half(plane + 32 * l);
+            store_half(lines + 32 * l, _mm256_and_si256(x, low));
+            store_half(lines + 32 * l + 256, _mm256_and_si256(_mm256_srli_epi16(x, 4), low));
+        }
+    }
+    out->lines = out->storage;
+    out->zero = 8;
+}
+
+GEMM_INLINE void unpack_q6(const cvq_panels *w, const uint8_t *data, gemm_chunk *out) {
+    (void)w;
+    const __m256i low = _mm256_set1_epi8(15), high = _mm256_set1_epi8(0x30);
+    for (size_t b = 0; b < out->columns / 32; b++) {
+        const uint8_t *group = data + b / 2 * GEMM_GROUP_BYTES(52);
+        if (b % 2 == 0) unpack_scales(group, &out->scale[b]);
+        const uint8_t *plane = group + 64 + b % 2 * 256;
+        const uint8_t *plane2 = group + 64 + 512 + b % 2 * 128;
+        uint8_t *lines = out->storage + b * 512;
+        for (int l = 0; l < 8; l++) {
+            /* Line l / 2 has columns 2l.. and 16 + 2l..; their high bits stand in line l / 2 % 2
+             * of the 2-bit plane, at bits 2 (l / 4) and 4 further up. */
+            __m256i x = load_half(plane + 32 * l), h = load_half(plane2 + 32 * (l % 4));
+            __m256i hx = l < 4 ? _mm256_slli_epi16(h, 4) : _mm256_slli_epi16(h, 2);
+            __m256i hy = l < 4 ? h : _mm256_srli_epi16(h, 2);
+            __m256i y = _mm256_and_si256(_mm256_srli_epi16(x, 4), low);
+            x = _mm256_and_si256(x, low);
+            store_half(lines + 32 * l, _mm256_or_si256(x, _mm256_and_si256(hx, high)));
+            store_half(lines + 32 * l + 256, _mm256_or_si256(y, _mm256_and_si256(hy, high)));
+        }
+    }
+    out->lines = out->storage;
+    out->zero = 32;
+}
+
+/* add_offset: the offsets are added to the codes (at most 158) and the zero is the codebook's; else
+ * codes stay within 127 and `zeros` gets codebook->zero - offset. */
+GEMM_INLINE void unpack_q4t(const cvq_panels *w, const uint8_t *data, gemm_chunk *out,
+                            const bool add_offset) {
+    const __m256i low = _mm256_set1_epi8(15), codebook_zero = _mm256_set1_epi32(w->codebook->zero);
+    const __m256i table = _mm256_broadcastsi128_si256(
+        _mm_loadu_si128((const __m128i *)(const void *)w->codebook->table));
+    for (size_t b = 0; b < out->columns / 32; b++) {
+        const uint8_t *group = data + b / 2 * GEMM_GROUP_BYTES(36);
+        if (b % 2 == 0) unpack_scales(group, &out->scale[b]);
+        __m256i scales = load_half(group + b % 2 * 32), offset[2];
+        scales = _mm256_and_si256(scales, _mm256_set1_epi16(31));
+        offset[0] = _mm256_cvtepu16_epi32(_mm256_castsi256_si128(scales));
+        offset[1] = _mm256_cvtepu16_epi32(_mm256_extracti128_si256(scales, 1));
+        for (int h = 0; h < 2; h++) {
+            __m256i zero = _mm256_sub_epi32(codebook_zero, offset[h]);
+            _mm256_storeu_si256((__m256i *)(void *)(out->zeros[b] + 8 * h), zero);
+            offset[h] = _mm256_or_si256(offset[h], _mm256_slli_epi32(offset[h], 8));
+            offset[h] = _mm256_or_si256(offset[h], _mm256_slli_epi32(offset[h], 16));
+        }
+        const uint8_t *plane = group + 64 + b % 2 * 256;
+        uint8_t *lines = out->storage + b * 512;
+        for (int l = 0; l < 8; l++) {
+            __m256i x = load_half(plane + 32 * l), y = _mm256_srli_epi16(x, 4);
+            x = _mm256_shuffle_epi8(table, _mm256_and_si256(x, low));
+            y = _mm256_shuffle_epi8(table, _mm256_and_si256(y, low));
+            if (add_offset) {
+                x = _mm256_add_epi8(x, offset[l % 2]);
+                y = _mm256_add_epi8(y, offset[l % 2]);
+            }
+            store_half(lines + 32 * l, x);
+            store_half(lines + 32 * l + 256, y);
+        }
+    }
+    out->lines = out->storage;
+    out->zero = w->codebook->zero;
+}
+
+/* What the accumulators of a row start from: -zero x (sum of the activations), for each block. */
+GEMM_INLINE void start_values(const int block, const int32_t *sum, int32_t zero, int32_t *out) {
+    __m256i sums = _mm256_loadu_si256((const __m256i *)(const void *)sum);
+    if (block == 128) {
+        sums = _mm256_hadd_epi32(sums, sums);
+        sums = _mm256_hadd_epi32(sums, sums);
+        sums = _mm256_permutevar8x32_epi32(sums, _mm256_setr_epi32(0, 4, 0, 4, 0, 4, 0, 4));
+    }
+    _mm256_storeu_si256((__m256i *)(void *)out, _mm256_mullo_epi32(sums, _mm256_set1_epi32(-zero)));
+}
+
+GEMM_INLINE __m256i broadcast4(const void *q) {
+    int32_t four;
+    memcpy(&four, q, 4);
+    return _mm256_set1_epi32(four);
+}
+
+/* The end of a block: half a panel's sums of one row of activations into c. */
+GEMM_INLINE void add_block(__m256i dot, __m256 weight_scale, __m256 scale, float *c, bool zero) {
+    __m256 before = zero ? _mm256_setzero_ps() : _mm256_loadu_ps(c);
+    _mm256_storeu_ps(
+        c, _mm256_fmadd_ps(_mm256_mul_ps(weight_scale, scale), _mm256_cvtepi32_ps(dot), before));
+}
+
+#endif
