@@ -19,7 +19,7 @@ typedef struct temp_file {
 } temp_file;
 
 static temp_file temp_files[CVQ_MAX_TEMP_FILES];
-static volatile sig_atomic_t interrupted;
+static volatile sig_atomic_t interrupted; /* the signal's number; 0 = none */
 static _Atomic(cvq_session *) running_session;
 static pid_t owner; /* a child that decodes a picture inherits the handlers, but not the files */
 
@@ -33,12 +33,11 @@ static void remove_temp_files(void) {
 }
 
 static void on_stop(int number) {
-    (void)number;
     if (interrupted) {
         remove_temp_files();
         _exit(CVQ_EXIT_INTERRUPTED);
     }
-    interrupted = 1;
+    interrupted = number;
     int saved = errno;
     cvq_session *session = atomic_load(&running_session);
     if (session) cvq_session_cancel(session);
@@ -72,6 +71,10 @@ void cvq_interrupt_install(void) {
 
 bool cvq_interrupted(void) {
     return interrupted != 0;
+}
+
+bool cvq_interrupted_by_key(void) {
+    return interrupted == SIGINT;
 }
 
 void cvq_interrupt_clear(void) {

@@ -13,6 +13,8 @@
 
 void cvq_interrupt_install(void);
 bool cvq_interrupted(void);
+/* Whether it was Ctrl-C, and not a request to end. */
+bool cvq_interrupted_by_key(void);
 /* Forget a signal that was dealt with: an answer of a conversation was stopped. */
 void cvq_interrupt_clear(void);
 /* The session that a signal is to cancel; NULL for none. */

@@ -116,6 +116,23 @@ done:
     return status;
 }
 
+cvq_status cvq_output_scratch(const cvq_output *o, int *fd, cvq_error *err) {
+    int slot;
+    char *name = temp_name(o->path);
+    if (!name) return cvq_fail(err, CVQ_OUT_OF_MEMORY, o->path, "no memory for the output's name");
+    cvq_status status = CVQ_OK;
+    int opened = cvq_temp_create(name, (int)strlen(TEMP_SUFFIX), &slot);
+    if (opened < 0) {
+        status = cvq_fail_errno(err, o->path, "cannot create a file in the output's folder");
+    } else {
+        unlink(name);
+        cvq_temp_forget(slot);
+        *fd = opened;
+    }
+    free(name);
+    return status;
+}
+
 /* So that the rename itself survives a power cut. Not every file system can; that is no error. */
 static void sync_folder(const char *path) {
     const char *slash = strrchr(path, '/');

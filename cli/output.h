@@ -24,6 +24,8 @@ typedef struct cvq_output {
  * is left behind then. inputs: files, or folders that stand for every file directly in them. */
 cvq_status cvq_output_open(cvq_output *out, const char *path, bool force, const char *const *inputs,
                            size_t num_inputs, cvq_error *err);
+/* A nameless file in the same folder, for what has to wait; close it when done. */
+cvq_status cvq_output_scratch(const cvq_output *out, int *fd, cvq_error *err);
 /* Sync, rename, sync the folder. On failure the temporary file is gone. */
 cvq_status cvq_output_commit(cvq_output *out, cvq_error *err);
 /* Remove the temporary file; does nothing after a commit or where nothing was opened. */

@@ -34,8 +34,7 @@ void cvq_progress_begin(cvq_progress *p, const char *label, const char *unit) {
     p->first_done = 0;
 }
 
-/* "1 h 02 m", "3 m 10 s", "12 s". */
-static void print_duration(double seconds, char *out, size_t size) {
+void cvq_format_duration(double seconds, char *out, size_t size) {
     unsigned long s = (unsigned long)(seconds + 0.5);
     if (s >= 3600)
         snprintf(out, size, "%lu h %02lu m", s / 3600, s / 60 % 60);
@@ -56,7 +55,7 @@ static void print_state(cvq_progress *p, uint64_t done, uint64_t total, double r
         if (rate > 0) snprintf(speed, sizeof speed, ", %.3g/s", rate);
     }
     if (left >= 0) {
-        print_duration(left, time_left, sizeof time_left);
+        cvq_format_duration(left, time_left, sizeof time_left);
         snprintf(rest, sizeof rest, ", %s left", time_left);
     }
     double share = total ? 100.0 * (double)done / (double)total : 100;

@@ -5,6 +5,7 @@
 #define CVQ_CLI_PROGRESS_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "cli/options.h"
@@ -28,6 +29,8 @@ void cvq_progress_erase(void);
  * has asked to stop. */
 int cvq_progress_bytes(void *progress, uint64_t done, uint64_t total);
 
+/* "1 h 02 m", "3 m 10 s", "12 s". */
+void cvq_format_duration(double seconds, char *out, size_t size);
 /* Seconds on a clock that never jumps. */
 double cvq_now(void);
 

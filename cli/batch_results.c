@@ -1,0 +1,136 @@
+/* Reading back what an earlier run wrote, and appending to it. */
+#include "cli/batch_results.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/file_map.h"
+#include "formats/json.h"
+
+#define MAX_RESULTS_BYTES (1u << 30)
+static const char line_start[] = "{\"id\":";
+
+static cvq_status not_ours(const char *path, size_t number, cvq_error *err) {
+    return cvq_fail(err, CVQ_FORMAT, path,
+                    "line %zu is no answer of an earlier run; give another name or use --force",
+                    number);
+}
+
+static cvq_status know(cvq_results *r, size_t *capacity, const char *id, cvq_error *err) {
+    if (r->num_known == *capacity) {
+        size_t more = *capacity ? 2 * *capacity : 64;
+        cvq_known_id *known = realloc(r->known, more * sizeof *known);
+        if (!known) return cvq_fail(err, CVQ_OUT_OF_MEMORY, r->path, "no memory for its ids");
+        r->known = known;
+        *capacity = more;
+    }
+    char *copy = strdup(id);
+    if (!copy) return cvq_fail(err, CVQ_OUT_OF_MEMORY, r->path, "no memory for its ids");
+    r->known[r->num_known++] = (cvq_known_id){copy, false};
+    return CVQ_OK;
+}
+
+static cvq_status read_line(cvq_results *r, size_t *capacity, const char *text, size_t length,
+                            size_t number, cvq_error *err) {
+    cJSON *object = NULL;
+    const char *id = NULL;
+    cvq_status status = cvq_json_parse(&object, text, length, r->path, NULL);
+    if (status == CVQ_OK) status = cvq_json_string(object, "id", true, &id, r->path, NULL);
+    if (status == CVQ_OK)
+        status = know(r, capacity, id, err);
+    else
+        status = not_ours(r->path, number, err);
+    cJSON_Delete(object);
+    return status;
+}
+
+/* Fills known and size. */
+static cvq_status read_all(cvq_results *r, cvq_error *err) {
+    cvq_buffer file = {0};
+    size_t capacity = 0, number = 1;
+    cvq_status status = cvq_read_file(&file, r->path, MAX_RESULTS_BYTES, err);
+    const char *text = (const char *)file.data;
+    size_t at = 0;
+    while (status == CVQ_OK && at < file.size) {
+        size_t left = file.size - at;
+        const char *newline = memchr(text + at, '\n', left);
+        if (!newline) { /* torn: ours, if it begins like one of our lines */
+            size_t n = left < strlen(line_start) ? left : strlen(line_start);
+            if (memcmp(text + at, line_start, n) != 0) status = not_ours(r->path, number, err);
+            break;
+        }
+        size_t length = (size_t)(newline - text) - at;
+        status = read_line(r, &capacity, text + at, length, number++, err);
+        at += length + 1;
+    }
+    r->size = at;
+    cvq_buffer_free(&file);
+    return status;
+}
+
+cvq_status cvq_results_open(cvq_results *out, const char *path, bool afresh, cvq_error *err) {
+    cvq_results r = CVQ_RESULTS_NONE;
+    r.path = path;
+    struct stat st;
+    cvq_status status = CVQ_OK;
+    if (stat(path, &st) == 0 && !S_ISREG(st.st_mode))
+        return cvq_fail(err, CVQ_INVALID_ARGUMENT, path,
+                        "is not a regular file; answers are read back from it to go on");
+    r.fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    if (r.fd < 0) return cvq_fail_errno(err, path, "cannot open");
+    if (flock(r.fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
+        status = cvq_fail(err, CVQ_EXISTS, path,
+                          "is being written by another cvq-run; wait for it or give another name");
+    if (status == CVQ_OK && !afresh) status = read_all(&r, err);
+    if (status == CVQ_OK && ftruncate(r.fd, (off_t)r.size) != 0)
+        status = cvq_fail_errno(err, path, "cannot drop its unfinished last line");
+    if (status == CVQ_OK)
+        *out = r;
+    else
+        cvq_results_close(&r);
+    return status;
+}
+
+/* Questions come in the order of the task, as the lines did: the next one is nearly always it. */
+bool cvq_results_take(cvq_results *r, const char *id) {
+    for (size_t i = 0; i < r->num_known; i++) {
+        cvq_known_id *known = &r->known[(r->next + i) % r->num_known];
+        if (known->taken || strcmp(known->id, id) != 0) continue;
+        known->taken = true;
+        r->next = (r->next + i + 1) % r->num_known;
+        return true;
+    }
+    return false;
+}
+
+cvq_status cvq_results_add(cvq_results *r, const char *id, const char *key, const char *text,
+                           cvq_error *err) {
+    cvq_buffer line = {0};
+    cJSON *object = cJSON_CreateObject();
+    cJSON_AddStringToObject(object, "id", id);
+    cJSON_AddStringToObject(object, key, text);
+    cvq_status status = cvq_json_print(&line, object, err);
+    if (status == CVQ_OK) status = cvq_buffer_append(&line, "\n", 1, err);
+    if (status == CVQ_OK)
+        status = cvq_write_all(r->fd, r->size, line.data, line.size, r->path, err);
+    if (status == CVQ_OK)
+        r->size += line.size;
+    else
+        (void)!ftruncate(r->fd, (off_t)r->size);
+    cJSON_Delete(object);
+    cvq_buffer_free(&line);
+    return status;
+}
+
+void cvq_results_close(cvq_results *r) {
+    if (!r) return;
+    if (r->fd >= 0) close(r->fd);
+    for (size_t i = 0; i < r->num_known; i++) free(r->known[i].id);
+    free(r->known);
+    *r = (cvq_results)CVQ_RESULTS_NONE;
+}

@@ -1,0 +1,253 @@
+/* cvq-run: questions about pictures, answered. Options and the choice of what to do; the doing is
+ * in run_*.c. */
+#include <stdio.h>
+#include <string.h>
+
+#include "cli/interrupt.h"
+#include "cli/messages.h"
+#include "cli/run.h"
+
+static const char *const templates[] = {"chat", "vqa", "base", NULL};
+static const char *const ropes[] = {"bf16", "f32", NULL};
+static const char *const kv_types[] = {"f32", "f16", "q8", NULL};
+static const char *const precisions[] = {"exact", "fast", NULL};
+
+#define MEMBER(name) offsetof(cvq_run_args, name)
+static const cvq_option options[] = {
+    {.name = "image",
+     .kind = CVQ_OPTION_TEXT,
+     .offset = MEMBER(image),
+     .value = "FILE",
+     .help = "the picture to ask about: PNG or JPEG"},
+    {.name = "prompt",
+     .kind = CVQ_OPTION_TEXT,
+     .offset = MEMBER(prompt),
+     .value = "TEXT",
+     .help = "the question; without it a conversation is held, a question a line"},
+    {.name = "history",
+     .kind = CVQ_OPTION_TEXT,
+     .offset = MEMBER(history),
+     .value = "FILE.json",
+     .help = "earlier turns: [[\"question\", \"answer\"], ...]"},
+    {.name = "template",
+     .kind = CVQ_OPTION_CHOICE,
+     .offset = MEMBER(template_choice),
+     .value = "NAME",
+     .choices = templates,
+     .help = "what the question is put into: chat (whole sentences), vqa (short answers) or base "
+             "(the text as it is); default: the model's own, chat for the released ones"},
+    {.name = "max-tokens",
+     .kind = CVQ_OPTION_COUNT,
+     .offset = MEMBER(max_tokens),
+     .value = "N",
+     .max = 1u << 30,
+     .help = "stop an answer after N tokens (default 2048)"},
+    {.name = "temperature",
+     .kind = CVQ_OPTION_REAL,
+     .offset = MEMBER(temperature),
+     .value = "T",
+     .high = 100,
+     .help = "draw tokens at random at this temperature; default 0: always the likeliest"},
+    {.name = "top-k",
+     .kind = CVQ_OPTION_COUNT,
+     .offset = MEMBER(top_k),
+     .value = "K",
+     .max = UINT32_MAX,
+     .help = "draw among the K likeliest tokens; 0 (default): among all"},
+    {.name = "top-p",
+     .kind = CVQ_OPTION_REAL,
+     .offset = MEMBER(top_p),
+     .value = "P",
+     .high = 1,
+     .help = "draw among the likeliest tokens that make up this share; 1 (default): among all"},
+    {.name = "repetition-penalty",
+     .kind = CVQ_OPTION_REAL,
+     .offset = MEMBER(repetition_penalty),
+     .value = "R",
+     .low = 0.01,
+     .high = 100,
+     .help = "make tokens that stand in prompt or answer less likely, as Hugging Face does; 1 "
+             "(default): no penalty"},
+    {.name = "seed",
+     .kind = CVQ_OPTION_COUNT,
+     .offset = MEMBER(seed),
+     .value = "S",
+     .max = UINT64_MAX,
+     .help = "of the random draws (default 0): the same seed gives the same answer"},
+    {.name = "json",
+     .kind = CVQ_OPTION_FLAG,
+     .offset = MEMBER(json),
+     .help = "print one JSON object: answer, token ids, counts, times and memory"},
+    {.name = "batch",
+     .kind = CVQ_OPTION_TEXT,
+     .offset = MEMBER(batch),
+     .value = "TASK.jsonl",
+     .help = "answer a file of questions, one JSON object a line: question, and optionally image "
+             "(relative to the file), id, template, history"},
+    {.name = "out",
+     .kind = CVQ_OPTION_TEXT,
+     .offset = MEMBER(out),
+     .value = "OUT.jsonl",
+     .help = "where --batch writes: {\"id\", \"answer\"} or {\"id\", \"error\"} a line; questions "
+             "whose id is there already are skipped (with --force they are answered anew)"},
+    {.name = "rope",
+     .kind = CVQ_OPTION_CHOICE,
+     .offset = MEMBER(rope),
+     .value = "TYPE",
+     .choices = ropes,
+     .help = "rotary tables: bf16 or f32; default: as the checkpoint stores them, bf16 in the "
+             "released ones"},
+    {.name = "context",
+     .kind = CVQ_OPTION_COUNT,
+     .offset = MEMBER(context),
+     .value = "N",
+     .min = 1,
+     .max = UINT32_MAX,
+     .help = "sequence slots for prompt and answer (default: the model's limit)"},
+    {.name = "kv",
+     .kind = CVQ_OPTION_CHOICE,
+     .offset = MEMBER(kv),
+     .value = "TYPE",
+     .choices = kv_types,
+     .help = "how keys and values are kept: f32, f16 or q8; default f32 with --precision exact, "
+             "else f16"},
+    {.name = "precision",
+     .kind = CVQ_OPTION_CHOICE,
+     .offset = MEMBER(precision),
+     .value = "P",
+     .choices = precisions,
+     .help = "exact (float32 arithmetic) or fast (8-bit activations); default exact for 16-bit "
+             "files, fast for quantized ones"},
+    {.name = "no-exif",
+     .kind = CVQ_OPTION_FLAG,
+     .offset = MEMBER(no_exif),
+     .help = "do not turn a JPEG as its EXIF data says"},
+    {.name = "logits",
+     .kind = CVQ_OPTION_TEXT,
+     .offset = MEMBER(logits),
+     .value = "FILE",
+     .help = "also write ids and logits of every position of the prompt, as safetensors"},
+    {.name = "taps",
+     .kind = CVQ_OPTION_FLAG,
+     .offset = MEMBER(taps),
+     .help = "with --logits: the pixels and every layer's output too"},
+    {.name = "tokenize",
+     .kind = CVQ_OPTION_TEXT,
+     .offset = MEMBER(tokenize),
+     .value = "TEXT",
+     .help = "print the ids of a text, without bos and template, and do nothing else; '-' reads "
+             "stdin"},
+    {.name = "detokenize",
+     .kind = CVQ_OPTION_TEXT,
+     .offset = MEMBER(detokenize),
+     .value = "'IDS'",
+     .help = "print the bytes that ids stand for; '-' reads stdin"},
+};
+
+static const cvq_command command = {
+    .name = "cvq-run",
+    .summary = "Ask a CogVLM2 model about a picture, or about anything.",
+    .operands = "MODEL.cvq",
+    .min_operands = 1,
+    .max_operands = 1,
+    .options = options,
+    .num_options = sizeof options / sizeof *options,
+    .notes =
+        "Answers are streamed to stdout. Without --prompt, questions are read a line each from\n"
+        "the terminal or a pipe, and these lines are commands: /image FILE looks at a picture\n"
+        "and begins a new conversation, /clear forgets the conversation but not the picture,\n"
+        "/quit leaves. Ctrl-C stops an answer; at the mark it leaves.\n"
+        "\n"
+        "--batch succeeds when every question has its line in OUT.jsonl, be it an error: a\n"
+        "picture that cannot be read does not stop the others. How many there were is said on\n"
+        "stderr.",
+};
+
+/* Options that do not go together: the exit code of wrong usage, or 0. */
+static int check_usage(const cvq_run_args *a) {
+    int modes =
+        (a->tokenize != NULL) + (a->detokenize != NULL) + (a->batch != NULL) + (a->prompt != NULL);
+    if (modes > 1)
+        return cvq_say_usage(&command,
+                             "--prompt, --batch, --tokenize and --detokenize exclude each other");
+    if (!a->batch != !a->out)
+        return cvq_say_usage(&command, "--batch TASK.jsonl and --out OUT.jsonl go together");
+    if (a->batch && (a->image || a->history))
+        return cvq_say_usage(&command, "--batch takes picture and history from the task's lines, "
+                                       "not from --image and --history");
+    if (a->taps && !a->logits) return cvq_say_usage(&command, "--taps needs --logits FILE");
+    if (a->logits && !a->prompt) return cvq_say_usage(&command, "--logits needs --prompt TEXT");
+    if (a->json && !a->prompt) return cvq_say_usage(&command, "--json needs --prompt TEXT");
+    return 0;
+}
+
+/* One question, one answer. */
+static cvq_status answer_once(cvq_run *run, cvq_error *err) {
+    const cvq_run_args *args = run->args;
+    cvq_history history = {0};
+    cvq_image *image = NULL;
+    cvq_prompt *prompt = NULL;
+    cvq_answer answer = {0};
+    cvq_status status = CVQ_OK;
+    if (args->history) status = cvq_history_read(&history, args->history, err);
+    if (status == CVQ_OK && args->image) status = cvq_run_picture(run, args->image, &image, err);
+    if (status == CVQ_OK)
+        status = cvq_prompt_create(&prompt, run->model, run->kind, history.turns, history.count,
+                                   args->prompt, image, err);
+    if (status == CVQ_OK && args->logits) status = cvq_run_logits(run, prompt, err);
+    if (status == CVQ_OK) {
+        status = cvq_run_answer(run, prompt, !args->json, &answer, err);
+        if (!args->json && answer.ids.size > 0) putchar('\n');
+    }
+    if (status == CVQ_OK && args->json) status = cvq_run_print_json(&answer, err);
+    if (status == CVQ_OK) cvq_run_print_times(run, &answer);
+    cvq_answer_free(&answer);
+    cvq_prompt_free(prompt);
+    cvq_image_free(image);
+    cvq_history_free(&history);
+    return status;
+}
+
+static int answer_with_session(cvq_run *run) {
+    const cvq_run_args *args = run->args;
+    uint32_t limit = cvq_model_describe(run->model)->max_context;
+    cvq_error err = {0};
+    if (args->context > limit)
+        return cvq_say_usage(&command, "--context %llu: this model's limit is %u",
+                             (unsigned long long)args->context, limit);
+    cvq_status status = cvq_run_open_session(run, &err);
+    if (status == CVQ_INVALID_ARGUMENT) return cvq_say_usage(&command, "%s", err.message);
+    if (status != CVQ_OK) return cvq_say_error(&command, &err);
+    if (args->batch) return cvq_run_batch(run);
+    if (!args->prompt) return cvq_run_chat(run);
+    status = answer_once(run, &err);
+    return status == CVQ_OK ? CVQ_EXIT_DONE : cvq_say_error(&command, &err);
+}
+
+int main(int argc, char **argv) {
+    cvq_run_args args = {.max_tokens = 2048, .top_p = 1, .repetition_penalty = 1};
+    int exit_code;
+    if (!cvq_options_parse(&command, argc, argv, &args, &exit_code)) return exit_code;
+    exit_code = check_usage(&args);
+    if (exit_code != 0) return exit_code;
+    if (args.temperature <= 0 && (args.top_k > 0 || args.top_p < 1))
+        cvq_say_note(&args.common, "--top-k and --top-p change nothing without --temperature");
+
+    cvq_run run = {.args = &args};
+    cvq_error err = {0};
+    if (cvq_model_open(&run.model, args.common.operands[0], NULL, &err) != CVQ_OK)
+        return cvq_say_error(&command, &err);
+    run.kind = args.template_choice
+                   ? (cvq_prompt_kind)(args.template_choice - 1)
+                   : (cvq_prompt_kind)cvq_model_describe(run.model)->default_template;
+    if (args.tokenize)
+        exit_code = cvq_run_tokenize(&run);
+    else if (args.detokenize)
+        exit_code = cvq_run_detokenize(&run);
+    else
+        exit_code = answer_with_session(&run);
+    cvq_interrupt_session(NULL);
+    cvq_session_close(run.session);
+    cvq_model_close(run.model);
+    return cvq_finish_stdout(&command, exit_code);
+}

@@ -1,0 +1,75 @@
+/* cvq-run's parts: one answer, a conversation, a file of questions, logits and taps, text to ids.
+ * cvq_run.c opens model and session and chooses among them. */
+#ifndef CVQ_CLI_RUN_H
+#define CVQ_CLI_RUN_H
+
+#include "base/memory.h"
+#include "cli/history.h"
+#include "cli/options.h"
+#include "cli/progress.h"
+#include "cvq.h"
+
+typedef struct cvq_run_args {
+    cvq_common common;
+    const char *image, *prompt, *history;
+    const char *tokenize, *detokenize;
+    const char *logits;
+    const char *batch, *out;
+    bool taps, json, no_exif;
+    int template_choice, rope, kv, precision; /* 0 = not given */
+    uint64_t max_tokens, top_k, seed, context;
+    double temperature, top_p, repetition_penalty;
+} cvq_run_args;
+
+/* What is open while cvq-run works. */
+typedef struct cvq_run {
+    const cvq_run_args *args;
+    cvq_model *model;
+    cvq_session *session;  /* NULL for text to ids */
+    cvq_prompt_kind kind;  /* the template asked for, or the model's own */
+    cvq_progress progress; /* of the phases of an answer */
+    const char *prefix;    /* of its label, such as "question 3 of 40, "; "" for none */
+    char label[96];
+    int phase;      /* the cvq_phase being shown, or -1 */
+    bool streaming; /* the answer itself is on the terminal: no progress of decoding */
+} cvq_run;
+
+/* ---------------------------------------------------------------- run_answer.c */
+
+/* One answer. Start with {0}. */
+typedef struct cvq_answer {
+    cvq_buffer text; /* as generated: valid UTF-8 without NUL, with its leading space; a NUL stands
+                        behind it */
+    cvq_buffer ids;  /* int32_t each, without the eos */
+    size_t prompt_tokens;
+    cvq_result result;
+} cvq_answer;
+
+cvq_status cvq_run_open_session(cvq_run *run, cvq_error *err);
+/* A picture's file to a picture for prompts. */
+cvq_status cvq_run_picture(const cvq_run *run, const char *path, cvq_image **image, cvq_error *err);
+/* Sync and generate. With `stream` the text goes to stdout as it comes, without the white space in
+ * front. *a may hold a part of the answer after CVQ_CANCELLED. */
+cvq_status cvq_run_answer(cvq_run *run, const cvq_prompt *prompt, bool stream, cvq_answer *a,
+                          cvq_error *err);
+/* The text without surrounding white space: *text is ended by a NUL in the buffer. */
+const char *cvq_answer_trimmed(cvq_answer *a);
+void cvq_answer_free(cvq_answer *a);
+/* --json's object, on stdout. */
+cvq_status cvq_run_print_json(cvq_answer *a, cvq_error *err);
+/* -v: times and memory, on stderr. */
+void cvq_run_print_times(const cvq_run *run, const cvq_answer *a);
+
+/* ---------------------------------------------------------------- the others */
+
+/* run_chat.c: the exit code. */
+int cvq_run_chat(cvq_run *run);
+/* run_batch.c: the exit code. */
+int cvq_run_batch(cvq_run *run);
+/* run_taps.c: score the whole prompt and write --logits. */
+cvq_status cvq_run_logits(cvq_run *run, const cvq_prompt *prompt, cvq_error *err);
+/* run_text.c: the exit codes of --tokenize and --detokenize. */
+int cvq_run_tokenize(const cvq_run *run);
+int cvq_run_detokenize(const cvq_run *run);
+
+#endif

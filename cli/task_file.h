@@ -1,0 +1,27 @@
+/* TASK.jsonl: one question a line, {"image", "question", "answers", "id", "template", "history"}.
+ * A line that cannot be used keeps its place with the reason why. */
+#ifndef CVQ_CLI_TASK_FILE_H
+#define CVQ_CLI_TASK_FILE_H
+
+#include "cli/history.h"
+
+typedef struct cvq_task_line {
+    size_t number;  /* in the file, from 1 */
+    char *id;       /* never NULL; the line's number where the file gives none */
+    char *image;    /* as a path from here, or NULL */
+    char *question; /* NULL only with a problem */
+    int kind;       /* cvq_prompt_kind, or -1: not given */
+    cvq_history history;
+    char *problem; /* NULL, or why this line cannot be answered */
+} cvq_task_line;
+
+typedef struct cvq_task {
+    cvq_task_line *lines; /* without the empty ones */
+    size_t count;
+} cvq_task;
+
+/* Fails only where the file itself cannot be read. */
+cvq_status cvq_task_read(cvq_task *task, const char *path, cvq_error *err);
+void cvq_task_free(cvq_task *task);
+
+#endif
