@@ -71,7 +71,7 @@ static cvq_status find_tap(spool *s, const char *name, size_t cols, size_t *out)
 
 static cvq_status spool_rows(spool *s, const char *name, size_t first, size_t rows, size_t cols,
                              const float *values) {
-    size_t t;
+    size_t t = 0;
     CVQ_TRY(find_tap(s, name, cols, &t));
     size_t bytes = rows * cols * sizeof *values;
     CVQ_TRY(cvq_write_all(s->fd, s->size, values, bytes, s->where, &s->error));
