@@ -3,10 +3,7 @@
 #include "runtime/kernels/gemm_int8_ymm.h"
 
 static void unpack_q8_lines(const cvq_panels *w, const uint8_t *data, gemm_chunk *out) {
-    (void)w;
-    unpack_scales(data, out->scale);
-    out->lines = data + 64;
-    out->zero = 128;
+    unpack_q8(w, data, out);
 }
 static void unpack_q6_lines(const cvq_panels *w, const uint8_t *data, gemm_chunk *out) {
     unpack_q6(w, data, out);

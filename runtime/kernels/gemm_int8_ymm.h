@@ -23,6 +23,14 @@ GEMM_INLINE void unpack_scales(const uint8_t *data, float (*out)[CVQ_PANEL_ROWS]
             _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(data + 16 * i))));
 }
 
+/* q8 is read in place. */
+GEMM_INLINE void unpack_q8(const cvq_panels *w, const uint8_t *data, gemm_chunk *out) {
+    (void)w;
+    unpack_scales(data, out->scale);
+    out->lines = data + 64;
+    out->zero = 128;
+}
+
 GEMM_INLINE void unpack_q4(const cvq_panels *w, const uint8_t *data, gemm_chunk *out) {
     (void)w;
     const __m256i low = _mm256_set1_epi8(15);

@@ -24,65 +24,70 @@ static double bench_now(void) {
 
 /* 1e9 multiply-adds x 2 of the best loop of each kind: eight or more independent sums. */
 #define BENCH_STEPS 2000000
+#ifdef __clang__
+#define BENCH_UNROLL _Pragma("unroll")
+#else
+#define BENCH_UNROLL _Pragma("GCC unroll 16")
+#endif
 #define BENCH_HIDE(v) __asm__ volatile("" : "+x"(v))
 
 __attribute__((target("avx512f,avx512vnni"))) static double bench_peak_vnni512(void) {
     __m512i s[12], a = _mm512_set1_epi8(3), b = _mm512_set1_epi8(1);
-    for (int j = 0; j < 12; j++) s[j] = a;
+    BENCH_UNROLL for (int j = 0; j < 12; j++) s[j] = a;
     double t = bench_now();
     for (int i = 0; i < BENCH_STEPS; i++) {
         __asm__ volatile("" : "+v"(a), "+v"(b));
-        for (int j = 0; j < 12; j++) s[j] = _mm512_dpbusd_epi32(s[j], a, b);
+        BENCH_UNROLL for (int j = 0; j < 12; j++) s[j] = _mm512_dpbusd_epi32(s[j], a, b);
     }
-    for (int j = 0; j < 12; j++) __asm__ volatile("" : "+v"(s[j]));
+    BENCH_UNROLL for (int j = 0; j < 12; j++) __asm__ volatile("" : "+v"(s[j]));
     return 2.0 * 64 * 12 * BENCH_STEPS / (bench_now() - t);
 }
 __attribute__((target("avx512f"))) static double bench_peak_fma512(void) {
     __m512 s[12], a = _mm512_set1_ps(1), b = _mm512_set1_ps(1);
-    for (int j = 0; j < 12; j++) s[j] = a;
+    BENCH_UNROLL for (int j = 0; j < 12; j++) s[j] = a;
     double t = bench_now();
     for (int i = 0; i < BENCH_STEPS; i++) {
         __asm__ volatile("" : "+v"(a), "+v"(b));
-        for (int j = 0; j < 12; j++) s[j] = _mm512_fmadd_ps(a, b, s[j]);
+        BENCH_UNROLL for (int j = 0; j < 12; j++) s[j] = _mm512_fmadd_ps(a, b, s[j]);
     }
-    for (int j = 0; j < 12; j++) __asm__ volatile("" : "+v"(s[j]));
+    BENCH_UNROLL for (int j = 0; j < 12; j++) __asm__ volatile("" : "+v"(s[j]));
     return 2.0 * 16 * 12 * BENCH_STEPS / (bench_now() - t);
 }
 __attribute__((target("avx2,avxvnni"))) static double bench_peak_vnni256(void) {
     __m256i s[12], a = _mm256_set1_epi8(3), b = _mm256_set1_epi8(1);
-    for (int j = 0; j < 12; j++) s[j] = a;
+    BENCH_UNROLL for (int j = 0; j < 12; j++) s[j] = a;
     double t = bench_now();
     for (int i = 0; i < BENCH_STEPS; i++) {
         BENCH_HIDE(a);
         BENCH_HIDE(b);
-        for (int j = 0; j < 12; j++) s[j] = _mm256_dpbusd_avx_epi32(s[j], a, b);
+        BENCH_UNROLL for (int j = 0; j < 12; j++) s[j] = _mm256_dpbusd_avx_epi32(s[j], a, b);
     }
-    for (int j = 0; j < 12; j++) BENCH_HIDE(s[j]);
+    BENCH_UNROLL for (int j = 0; j < 12; j++) BENCH_HIDE(s[j]);
     return 2.0 * 32 * 12 * BENCH_STEPS / (bench_now() - t);
 }
 __attribute__((target("avx2"))) static double bench_peak_maddubs(void) {
     __m256i s[10], a = _mm256_set1_epi8(3), b = _mm256_set1_epi8(1), one = _mm256_set1_epi16(1);
-    for (int j = 0; j < 10; j++) s[j] = a;
+    BENCH_UNROLL for (int j = 0; j < 10; j++) s[j] = a;
     double t = bench_now();
     for (int i = 0; i < BENCH_STEPS; i++) {
-        for (int j = 0; j < 10; j++) {
+        BENCH_UNROLL for (int j = 0; j < 10; j++) {
             BENCH_HIDE(a);
             s[j] = _mm256_add_epi32(s[j], _mm256_madd_epi16(_mm256_maddubs_epi16(a, b), one));
         }
     }
-    for (int j = 0; j < 10; j++) BENCH_HIDE(s[j]);
+    BENCH_UNROLL for (int j = 0; j < 10; j++) BENCH_HIDE(s[j]);
     return 2.0 * 32 * 10 * BENCH_STEPS / (bench_now() - t);
 }
 __attribute__((target("avx2,fma"))) static double bench_peak_fma256(void) {
     __m256 s[10], a = _mm256_set1_ps(1), b = _mm256_set1_ps(1);
-    for (int j = 0; j < 10; j++) s[j] = a;
+    BENCH_UNROLL for (int j = 0; j < 10; j++) s[j] = a;
     double t = bench_now();
     for (int i = 0; i < BENCH_STEPS; i++) {
         BENCH_HIDE(a);
         BENCH_HIDE(b);
-        for (int j = 0; j < 10; j++) s[j] = _mm256_fmadd_ps(a, b, s[j]);
+        BENCH_UNROLL for (int j = 0; j < 10; j++) s[j] = _mm256_fmadd_ps(a, b, s[j]);
     }
-    for (int j = 0; j < 10; j++) BENCH_HIDE(s[j]);
+    BENCH_UNROLL for (int j = 0; j < 10; j++) BENCH_HIDE(s[j]);
     return 2.0 * 8 * 10 * BENCH_STEPS / (bench_now() - t);
 }
 static void bench_peaks(cvq_cpu_level level, double *int8, double *f32) {
