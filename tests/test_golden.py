@@ -1,0 +1,167 @@
+"""The runtime against the golden outputs of the reference model, in exact mode from bf16 files, at every level of instructions.
+
+For every case: ids and pixels equal; every tap and the logits within 2e-4 of the tensor's largest magnitude, with the released bf16
+rotary tables and with --rope f32; greedy ids equal up to the first step whose recorded gap between the two best logits is below 1e-3.
+
+Cases come from tests/golden (with models/cogvlm2-tiny and tests/checkpoints), and from $CVQ_SHARED (golden/, checkpoints/) where that is set.
+"""
+import json
+import os
+import shlex
+import struct
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+
+BIN = os.environ.get('CVQ_BIN', 'build/bin')
+RUNNER = shlex.split(os.environ.get('CVQ_RUNNER', ''))
+SHARED = os.environ.get('CVQ_SHARED', '')
+LEVELS = ('scalar', 'avx2', 'avxvnni', 'avx512', 'avx512bf16', 'neon', 'dotprod', 'i8mm')
+BOUND = 2e-4
+passed = failed = skipped = 0
+
+
+def check(name, problem):
+    global passed, failed
+    if problem:
+        failed += 1
+        print(f'FAIL {name}: {problem}', flush=True)
+    else:
+        passed += 1
+
+
+def command(program, *args):
+    return subprocess.run([*RUNNER, os.path.join(BIN, program), *args], capture_output=True)
+
+
+def read_tensors(path):
+    with open(path, 'rb') as f:
+        n, = struct.unpack('<Q', f.read(8))
+        header, data = json.loads(f.read(n)), f.read()
+    out = {}
+    for name, t in header.items():
+        if name != '__metadata__':
+            a, b = t['data_offsets']
+            dtype = {'F32': np.float32, 'I32': np.int32}[t['dtype']]
+            out[name] = np.frombuffer(data[a:b], dtype).reshape(t['shape'])
+    return out
+
+
+def difference(got, want):
+    """None if got is within the bound of want, else what is wrong."""
+    if got.shape != want.shape:
+        return f'shape {got.shape}, not {want.shape}'
+    worst = float(np.abs(got.astype(np.float64) - want).max() / np.abs(want).max())
+    return None if worst <= BOUND else f'off by {worst:.2e} of the largest magnitude'
+
+
+def same_greedy(got, want, gaps):
+    """Equal up to the first step that was too close to call."""
+    for step, gap in enumerate(gaps):
+        if gap < 1e-3:
+            return None
+        g = got[step] if step < len(got) else None
+        w = int(want[step]) if step < len(want) else None
+        if g != w:
+            return f'step {step}: {g}, not {w}'
+    return None
+
+
+def arguments(info, folder):
+    args = ['--prompt', info['query'], '--template', info['template'], '--precision', 'exact']
+    if info['image']:
+        args += ['--image', os.path.join(folder, info['image'])]
+    if info['history']:
+        history = os.path.join(scratch, 'history.json')
+        json.dump(info['history'], open(history, 'w'))
+        args += ['--history', history]
+    return args
+
+
+def run_case(name, folder, info, model, level):
+    want = read_tensors(os.path.join(folder, name + '.safetensors'))
+    out = os.path.join(scratch, 'out.safetensors')
+    args = ['--cpu', level, *arguments(info, folder), '--force', '--logits', out]
+    label = f'{name} at {level}'
+    r = command('cvq-run', *args, '--taps', '--json', '--max-tokens', '24', model)
+    if r.returncode:
+        check(label, r.stderr.decode().strip())
+        return
+    got = read_tensors(out)
+    check(label + ': ids', None if np.array_equal(got['ids'], want['ids']) else 'differ')
+    for tensor, value in want.items():
+        if tensor == 'pixels':
+            equal = np.array_equal(got[tensor].reshape(value.shape), value)
+            check(label + ': pixels', None if equal else 'differ')
+        elif tensor.startswith(('vision.', 'layer.')) or tensor == 'logits':
+            problem = difference(got[tensor], value) if tensor in got else 'missing'
+            check(f'{label}: {tensor}', problem)
+    answer = json.loads(r.stdout)['completion_ids']
+    check(label + ': greedy', same_greedy(answer, want['greedy'], want['greedy_gap']))
+    r = command('cvq-run', *args, '--rope', 'f32', '--max-tokens', '0', model)
+    if r.returncode:
+        check(label + ': --rope f32', r.stderr.decode().strip())
+        return
+    got = read_tensors(out)['logits']
+    check(label + ': --rope f32', difference(got, want['logits_f32rope']))
+
+
+def cases():
+    """(name, folder, checkpoint's folder)"""
+    global skipped
+    known = {'cogvlm2-tiny': 'models/cogvlm2-tiny'}
+    folders = ['tests/golden']
+    roots = ['tests/checkpoints']
+    if SHARED:
+        folders.append(os.path.join(SHARED, 'golden'))
+        roots.append(os.path.join(SHARED, 'checkpoints'))
+    else:
+        skipped += 1
+        print('skip the odd-shaped checkpoints outside the project: CVQ_SHARED is not set')
+    seen = set()
+    for folder in folders:
+        for file in sorted(os.listdir(folder)):
+            name = file[:-5]
+            if not file.endswith('.json') or name in seen:
+                continue
+            seen.add(name)
+            info = json.load(open(os.path.join(folder, file)))
+            checkpoint = known.get(info['checkpoint'])
+            for root in roots:
+                path = os.path.join(root, info['checkpoint'])
+                if not checkpoint and os.path.isdir(path):
+                    checkpoint = path
+            if checkpoint:
+                yield name, folder, info, checkpoint
+            else:
+                skipped += 1
+                print(f'skip {name}: no checkpoint {info["checkpoint"]}')
+
+
+def main():
+    global skipped
+    models, levels = {}, []
+    for name, folder, info, checkpoint in cases():
+        if checkpoint not in models:
+            model = os.path.join(scratch, os.path.basename(checkpoint) + '.cvq')
+            r = command('cvq-convert', checkpoint, model)
+            check(f'convert {checkpoint}', r.stderr.decode().strip() if r.returncode else None)
+            models[checkpoint] = model
+        if not levels:
+            for level in os.environ.get('CVQ_LEVELS', ' '.join(LEVELS)).split():
+                r = command('cvq-run', '--cpu', level, '--tokenize', 'x', models[checkpoint])
+                if r.returncode == 0:
+                    levels.append(level)
+            print('levels:', *levels)
+            if not levels:
+                check('levels', 'cvq-run runs at none')
+        for level in levels:
+            run_case(name, folder, info, models[checkpoint], level)
+    print(f'{passed} passed, {failed} failed, {skipped} skipped')
+    return failed != 0
+
+
+with tempfile.TemporaryDirectory() as scratch:
+    sys.exit(main())

@@ -1,0 +1,155 @@
+/* base/: size arithmetic, half precision, buffers, files, threads, levels. */
+#include <fcntl.h>
+#include <math.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/checked.h"
+#include "base/cpu.h"
+#include "base/file_map.h"
+#include "base/half.h"
+#include "base/memory.h"
+#include "base/parallel.h"
+#include "tests/unit/harness.h"
+
+static void sizes_do_not_wrap(void) {
+    uint64_t out = 7;
+    CHECK(!cvq_add_u64(UINT64_MAX, 1, &out) && out == 7);
+    CHECK(cvq_add_u64(UINT64_MAX, 0, &out) && out == UINT64_MAX);
+    CHECK(!cvq_mul_u64(1ull << 32, 1ull << 32, &out));
+    CHECK(cvq_mul_u64(1ull << 32, (1ull << 32) - 1, &out) && out == 0xffffffff00000000ull);
+    CHECK(cvq_mul_u64(UINT64_MAX, 0, &out) && out == 0);
+    CHECK(!cvq_round_up_u64(UINT64_MAX, 2, &out));
+    CHECK(cvq_round_up_u64(65537, 65536, &out) && out == 131072);
+    CHECK(cvq_range_within(10, 0, 10) && !cvq_range_within(10, 1, 10));
+    CHECK(!cvq_range_within(1, UINT64_MAX, 10) && !cvq_range_within(11, 0, 10));
+}
+
+static void cursor_stays_inside(void) {
+    const uint8_t bytes[] = {1, 2, 3, 4, 5, 6};
+    cvq_cursor c = cvq_cursor_make(bytes, sizeof bytes);
+    CHECK(cvq_cursor_u32(&c) == 0x04030201 && !c.failed && c.left == 2);
+    CHECK(cvq_cursor_u64(&c) == 0 && c.failed);
+    CHECK(cvq_cursor_u32(&c) == 0 && cvq_cursor_bytes(&c, 0) == NULL);
+    CHECK(c.left == 2); /* nothing is taken after a failure */
+}
+
+static void half_precision_round_trips(void) {
+    for (uint32_t h = 0; h < 65536; h++) {
+        float f = cvq_f16_to_f32((uint16_t)h), b = cvq_bf16_to_f32((uint16_t)h);
+        if (!isnan(f)) CHECK_SAY(cvq_f32_to_f16(f) == h, "f16 %x", h);
+        if (!isnan(b)) CHECK_SAY(cvq_f32_to_bf16(b) == h, "bf16 %x", h);
+    }
+    CHECK(cvq_f32_to_f16(65519.0f) == 0x7bff && cvq_f32_to_f16(65520.0f) == 0x7c00);
+    CHECK(cvq_f32_to_f16(0x1p-25f) == 0 && cvq_f32_to_f16(0x1.8p-25f) == 1); /* ties to even */
+    CHECK(cvq_f32_to_f16(1.0f + 0x1p-11f) == 0x3c00);
+    CHECK(cvq_f32_to_f16(1.0f + 0x1.8p-10f) == 0x3c02);
+    CHECK(cvq_f32_to_bf16(1.0f + 0x1p-8f) == 0x3f80);
+    CHECK(cvq_f32_to_bf16(1.0f + 0x1.8p-7f) == 0x3f82);
+    CHECK((cvq_f32_to_f16(NAN) & 0x7fff) > 0x7c00 && (cvq_f32_to_bf16(NAN) & 0x7fff) > 0x7f80);
+    CHECK(cvq_f32_to_bf16(cvq_bits_f32(0x7f800001u)) !=
+          0x7f80); /* a NaN does not become infinity */
+}
+
+static void first_error_wins(void) {
+    cvq_error err = {0};
+    CHECK(cvq_fail(&err, CVQ_FORMAT, "here", "number %d", 1) == CVQ_FORMAT);
+    CHECK(cvq_fail(&err, CVQ_IO, "there", "number %d", 2) == CVQ_IO);
+    CHECK(err.code == CVQ_FORMAT && strcmp(err.where, "here") == 0);
+    CHECK(strcmp(err.message, "number 1") == 0);
+    CHECK(cvq_fail(NULL, CVQ_IO, NULL, "nobody listens") == CVQ_IO);
+    CHECK(strcmp(cvq_status_name(CVQ_CANCELLED), "CVQ_CANCELLED") == 0);
+    CHECK(cvq_status_name((cvq_status)1000) != NULL && cvq_status_name((cvq_status)-1) != NULL);
+}
+
+static void allocation_is_checked(void) {
+    void *p = NULL;
+    cvq_error err = {0};
+    CHECK(cvq_alloc(&p, UINT64_MAX, 2, "a thing", &err) == CVQ_OUT_OF_MEMORY && p == NULL);
+    CHECK(strcmp(err.where, "a thing") == 0);
+    CHECK(cvq_alloc(&p, 0, 8, "nothing", NULL) == CVQ_OK && p != NULL);
+    free(p);
+    CHECK(cvq_alloc(&p, 3, 5, "fifteen", NULL) == CVQ_OK && (uintptr_t)p % 64 == 0);
+    CHECK(cvq_all_zero(p, 15));
+    free(p);
+    cvq_buffer b = {0};
+    for (int i = 0; i < 1000; i++) CHECK(cvq_buffer_append_le(&b, (uint64_t)i, 3, NULL) == CVQ_OK);
+    CHECK(cvq_buffer_pad(&b, 64, NULL) == CVQ_OK && b.size == 3008);
+    CHECK(b.data[3 * 999] == 0xe7 && b.data[3 * 999 + 1] == 3 && b.data[3007] == 0);
+    cvq_buffer_free(&b);
+    CHECK(b.data == NULL && b.size == 0);
+}
+
+static void files_are_read_and_mapped(void) {
+    char folder[] = "/tmp/cvq-base-XXXXXX", path[64];
+    CHECK(mkdtemp(folder) != NULL);
+    snprintf(path, sizeof path, "%s/file", folder);
+    int fd = open(path, O_CREAT | O_RDWR, 0600);
+    CHECK(cvq_write_all(fd, 3, "abc", 3, path, NULL) == CVQ_OK);
+    close(fd);
+    cvq_file_map map = {0};
+    CHECK(cvq_file_map_open(&map, path, NULL) == CVQ_OK && map.size == 6);
+    CHECK(memcmp(map.data, "\0\0\0abc", 6) == 0);
+    cvq_file_map_advise(&map, 2, UINT64_MAX, CVQ_ADVICE_WILLNEED); /* clipped */
+    cvq_file_map_close(&map);
+    cvq_file_map_close(&map);
+    cvq_buffer b = {0};
+    cvq_error err = {0};
+    CHECK(cvq_read_file(&b, path, 6, NULL) == CVQ_OK && b.size == 6 && b.data[6] == 0);
+    CHECK(cvq_read_file(&b, path, 5, &err) == CVQ_FORMAT && strcmp(err.where, path) == 0);
+    cvq_buffer_free(&b);
+    err = (cvq_error){0};
+    CHECK(cvq_file_map_open(&map, folder, &err) == CVQ_IO); /* a folder */
+    unlink(path);
+    err = (cvq_error){0};
+    CHECK(cvq_file_map_open(&map, path, &err) == CVQ_NOT_FOUND);
+    CHECK(mkfifo(path, 0600) == 0); /* must not wait for a writer */
+    CHECK(cvq_file_map_open(&map, path, NULL) == CVQ_IO);
+    unlink(path);
+    rmdir(folder);
+}
+
+static void count_unit(void *context, size_t index, int thread) {
+    int *counts = context;
+    (void)thread;
+    counts[index]++; /* each index is one unit's own */
+}
+
+static void every_unit_runs_once(void) {
+    int counts[1000] = {0};
+    for (int threads = 1; threads <= 4; threads++)
+        cvq_parallel_for(threads, 1000, count_unit, counts);
+    for (int i = 0; i < 1000; i++) CHECK(counts[i] == 4);
+    cvq_parallel_for(4, 0, count_unit, counts);
+    CHECK(cvq_default_threads() >= 1 && cvq_default_threads() <= CVQ_MAX_THREADS);
+}
+
+static void levels_are_found_by_name(void) {
+    cvq_cpu_level level = CVQ_CPU_LEVELS;
+    cvq_error err = {0};
+    CHECK(cvq_cpu_level_find(&level, "scalar", NULL) == CVQ_OK && level == CVQ_CPU_SCALAR);
+    CHECK(cvq_cpu_level_find(&level, NULL, NULL) == CVQ_OK && cvq_cpu_has(level));
+    CHECK(cvq_cpu_level_find(&level, "mmx", &err) == CVQ_INVALID_ARGUMENT);
+    CHECK(strstr(err.message, "avx2") != NULL);
+    err = (cvq_error){0};
+#if defined(__x86_64__)
+    CHECK(cvq_cpu_level_find(&level, "neon", &err) == CVQ_UNSUPPORTED);
+#else
+    CHECK(cvq_cpu_level_find(&level, "avx2", &err) == CVQ_UNSUPPORTED);
+#endif
+    CHECK(strstr(err.message, "scalar") != NULL);
+    CHECK(cvq_cpu_model()[0] != 0);
+}
+
+int main(void) {
+    RUN(sizes_do_not_wrap);
+    RUN(cursor_stays_inside);
+    RUN(half_precision_round_trips);
+    RUN(first_error_wins);
+    RUN(allocation_is_checked);
+    RUN(files_are_read_and_mapped);
+    RUN(every_unit_runs_once);
+    RUN(levels_are_found_by_name);
+    return REPORT();
+}
