@@ -14,7 +14,7 @@
 
 static bool line_shown; /* there is one terminal, so one line */
 
-double cvq_now(void) {
+double cvq_progress_clock(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
@@ -29,7 +29,7 @@ void cvq_progress_begin(cvq_progress *p, const char *label, const char *unit) {
     cvq_progress_erase();
     p->label = label;
     p->unit = unit;
-    p->started = cvq_now();
+    p->started = cvq_progress_clock();
     p->last = -1;
     p->first_done = 0;
 }
@@ -67,7 +67,7 @@ static void print_state(cvq_progress *p, uint64_t done, uint64_t total, double r
 
 void cvq_progress_update_left(cvq_progress *p, uint64_t done, uint64_t total, double seconds_left) {
     if (!p->on) return;
-    double now = cvq_now();
+    double now = cvq_progress_clock();
     if (p->last < 0) p->first_done = done;
     double interval = p->terminal ? TERMINAL_INTERVAL : LOG_INTERVAL;
     if (p->last >= 0 && now - p->last < interval && done < total) return;

@@ -32,6 +32,6 @@ int cvq_progress_bytes(void *progress, uint64_t done, uint64_t total);
 /* "1 h 02 m", "3 m 10 s", "12 s". */
 void cvq_format_duration(double seconds, char *out, size_t size);
 /* Seconds on a clock that never jumps. */
-double cvq_now(void);
+double cvq_progress_clock(void);
 
 #endif

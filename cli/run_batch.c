@@ -147,7 +147,7 @@ static cvq_status do_question(batch *b, size_t i, cvq_error *err) {
 static void set_prefix(batch *b) {
     char left[40] = "", duration[32];
     if (b->num_done > 0) {
-        double each = (cvq_now() - b->started) / (double)b->num_done;
+        double each = (cvq_progress_clock() - b->started) / (double)b->num_done;
         cvq_format_duration(each * (double)(b->num_pending - b->num_done), duration,
                             sizeof duration);
         snprintf(left, sizeof left, "%s left, ", duration);
@@ -158,7 +158,7 @@ static void set_prefix(batch *b) {
 }
 
 static cvq_status do_all(batch *b, cvq_error *err) {
-    b->started = cvq_now();
+    b->started = cvq_progress_clock();
     for (size_t i = 0; i < b->task.count; i++) {
         if (!b->pending[i]) continue;
         if (cvq_interrupted()) return cvq_fail(err, CVQ_CANCELLED, "", "interrupted");
