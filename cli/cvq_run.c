@@ -246,7 +246,6 @@ int main(int argc, char **argv) {
         exit_code = cvq_run_detokenize(&run);
     else
         exit_code = answer_with_session(&run);
-    cvq_interrupt_session(NULL);
     cvq_session_close(run.session);
     cvq_model_close(run.model);
     return cvq_finish_stdout(&command, exit_code);

@@ -39,7 +39,6 @@ cvq_status cvq_run_open_session(cvq_run *run, cvq_error *err) {
     run->phase = -1;
     run->prefix = "";
     cvq_session_set_progress(run->session, on_progress, run);
-    cvq_interrupt_session(run->session);
     return CVQ_OK;
 }
 
@@ -115,6 +114,19 @@ static int on_token(void *context, int32_t id, const char *text, size_t length) 
     return status != CVQ_OK || cvq_interrupted();
 }
 
+/* A Ctrl-C that came when the answer before was just complete has cancelled nothing yet; it must
+ * not cost the next question. */
+static cvq_status sync_session(cvq_run *run, const cvq_prompt *prompt, cvq_error *err) {
+    cvq_error first = {0};
+    cvq_interrupt_session(run->session);
+    if (cvq_interrupted()) return cvq_fail(err, CVQ_CANCELLED, "", "interrupted");
+    cvq_status status = cvq_session_sync(run->session, prompt, &first);
+    if (status == CVQ_CANCELLED && !cvq_interrupted())
+        return cvq_session_sync(run->session, prompt, err);
+    if (status != CVQ_OK) return cvq_fail(err, first.code, first.where, "%s", first.message);
+    return CVQ_OK;
+}
+
 cvq_status cvq_run_answer(cvq_run *run, const cvq_prompt *prompt, bool to_stdout, cvq_answer *a,
                           cvq_error *err) {
     const cvq_run_args *args = run->args;
@@ -128,11 +140,11 @@ cvq_status cvq_run_answer(cvq_run *run, const cvq_prompt *prompt, bool to_stdout
     run->phase = -1;
     run->streaming = to_stdout;
     cvq_prompt_ids(prompt, &a->prompt_tokens);
-    cvq_status status = cvq_interrupted() ? cvq_fail(err, CVQ_CANCELLED, "", "interrupted")
-                                          : cvq_session_sync(run->session, prompt, err);
+    cvq_status status = sync_session(run, prompt, err);
     if (status == CVQ_OK)
         status = cvq_session_generate(run->session, &sampling, (size_t)args->max_tokens, on_token,
                                       &s, &a->result, err);
+    cvq_interrupt_session(NULL);
     cvq_progress_erase();
     if (s.error.code != CVQ_OK)
         status = cvq_fail(err, s.error.code, s.error.where, "%s", s.error.message);

@@ -209,7 +209,9 @@ static cvq_status score(cvq_run *run, spool *s, const cvq_prompt *prompt, cvq_er
     if (run->args->taps) CVQ_TRY(cvq_session_observe(run->session, on_wants, on_sees, s, err));
     cvq_error cause = {0};
     run->phase = -1;
+    cvq_interrupt_session(run->session);
     cvq_status status = cvq_session_score(run->session, prompt, on_logits, s, &cause);
+    cvq_interrupt_session(NULL);
     cvq_progress_erase();
     if (run->args->taps) (void)cvq_session_observe(run->session, NULL, NULL, NULL, NULL);
     if (s->error.code != CVQ_OK)
