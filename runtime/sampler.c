@@ -30,7 +30,7 @@ struct cvq_sampler {
 
 static cvq_status check_options(const cvq_sampler_options *o, cvq_error *err) {
     /* Written so that NaN fails each. */
-    if (!(o->temperature >= 0 && o->temperature <= HUGE_VALF && !isinf(o->temperature)))
+    if (!(o->temperature >= 0 && !isinf(o->temperature)))
         return cvq_fail(err, CVQ_INVALID_ARGUMENT, "temperature",
                         "%g is not a finite number of at least 0", (double)o->temperature);
     if (!(o->top_p >= 0 && o->top_p <= 1))
@@ -116,7 +116,7 @@ static uint64_t weight_of(double x) {
                                            1.0 / 10, 1.0 / 11, 1.0 / 12, 1.0 / 13};
     double sum = 1;
     for (int i = 13; i > 0; i--) sum = 1 + sum * (r * reciprocals[i]);
-    double value = ldexp(sum, 40 + (int)k);
+    double value = sum * (double)((uint64_t)1 << (40 + (int)k)); /* k is within -40 and 0 */
     return value >= ONE ? (uint64_t)ONE : (uint64_t)value;
 }
 

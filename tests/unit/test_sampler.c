@@ -115,7 +115,7 @@ static void reference(const cvq_sampler_options *o, const float *logits, const b
 /* Draws many ids: only those the definition keeps, each about as often as it says (chi-squared with
  * fewer than 40 degrees of freedom is below 90 but once in 100,000 times; seeds are fixed). */
 static void agrees(const cvq_sampler_options *o, const float *logits, const bool *seen) {
-    enum { DRAWS = 20000 };
+    enum { DRAWS = 6000 };
     double p[VOCAB], chi = 0, rest = 0;
     int count[VOCAB] = {0}, rest_count = 0, kept = 0, met = 0;
     reference(o, logits, seen, p);
@@ -131,7 +131,7 @@ static void agrees(const cvq_sampler_options *o, const float *logits, const bool
     cvq_sampler_close(s);
     for (int i = 0; i < VOCAB; i++) {
         CHECK_SAY(p[i] > 0 || count[i] == 0, "id %d should never be drawn", i);
-        if (p[i] > 1e-3) {
+        if (p[i] > 3e-3) {
             kept++;
             met += count[i] > 0;
         }
@@ -151,7 +151,7 @@ static void agrees(const cvq_sampler_options *o, const float *logits, const bool
 
 static void test_filters(void) {
     random_state = 5;
-    for (int round = 0; round < 40; round++) {
+    for (int round = 0; round < 16; round++) {
         float logits[VOCAB];
         bool seen[VOCAB];
         for (int i = 0; i < VOCAB; i++) {
