@@ -73,7 +73,7 @@ static uint64_t part_bytes(const cvq_model *m, cvq_part from, cvq_part to) {
 
 cvq_status cvq_memory_plan(const cvq_model *m, const cvq_session_options *options, cvq_memory *out,
                            cvq_error *err) {
-    resolved_options r;
+    resolved_options r = {0};
     CVQ_TRY(resolve(&r, m, options, err));
     const cvq_model_config *c = cvq_reader_config(m->reader);
     uint64_t blocks = (r.context + CVQ_KV_BLOCK - 1) / CVQ_KV_BLOCK;
@@ -125,7 +125,7 @@ cvq_status cvq_session_open(cvq_session **out, cvq_model *model, const cvq_sessi
                             cvq_error *err) {
     if (!out || !model)
         return cvq_fail(err, CVQ_INVALID_ARGUMENT, "cvq_session_open", "NULL given");
-    resolved_options r;
+    resolved_options r = {0};
     CVQ_TRY(resolve(&r, model, options, err));
     void *p;
     CVQ_TRY(cvq_alloc(&p, 1, sizeof(cvq_session), "session", err));

@@ -1,0 +1,146 @@
+/* runtime/attention and kv_cache: against attention in double precision, for every cache type and
+ * several shapes; and a query's result does not depend on what is computed beside it. */
+#include "runtime/attention.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "tests/unit/harness.h"
+
+static uint32_t seed = 1;
+static float noise(void) {
+    seed = seed * 1664525u + 1013904223u;
+    return (float)(seed >> 8) / 8388608.0f - 1.0f;
+}
+
+typedef struct problem {
+    size_t queries, keys, heads, kv_heads, d;
+    bool causal; /* the queries are the last of the keys */
+    float *q, *k, *v, *out;
+    size_t *visible;
+    cvq_kv_cache kv;
+} problem;
+
+static void setup(problem *p, cvq_kv_type type, const cvq_kernels *kernels) {
+    p->q = malloc(p->queries * p->heads * p->d * sizeof(float));
+    p->out = malloc(p->queries * p->heads * p->d * sizeof(float));
+    p->k = malloc(p->keys * p->kv_heads * p->d * sizeof(float));
+    p->v = malloc(p->keys * p->kv_heads * p->d * sizeof(float));
+    p->visible = malloc(p->queries * sizeof(size_t));
+    for (size_t i = 0; i < p->queries * p->heads * p->d; i++) p->q[i] = 3 * noise();
+    for (size_t i = 0; i < p->keys * p->kv_heads * p->d; i++) p->k[i] = 2 * noise();
+    for (size_t i = 0; i < p->keys * p->kv_heads * p->d; i++) p->v[i] = noise();
+    for (size_t i = 0; i < p->queries; i++)
+        p->visible[i] = p->causal ? p->keys - p->queries + i + 1 : p->keys;
+    cvq_kv_init(&p->kv, type, p->kv_heads, p->d);
+    CHECK(cvq_kv_reserve(&p->kv, p->keys, NULL) == CVQ_OK);
+    for (size_t i = 0; i < p->keys; i++)
+        cvq_kv_store(&p->kv, kernels, i, p->k + i * p->kv_heads * p->d,
+                     p->v + i * p->kv_heads * p->d);
+}
+
+static void teardown(problem *p) {
+    free(p->q);
+    free(p->k);
+    free(p->v);
+    free(p->out);
+    free(p->visible);
+    cvq_kv_free(&p->kv);
+}
+
+static void run(const problem *p, const cvq_engine *e, size_t first, size_t n, float *out) {
+    size_t width = p->heads * p->d;
+    cvq_attention_call call = {.kv = &p->kv,
+                               .q = p->q + first * width,
+                               .ldq = width,
+                               .queries = n,
+                               .heads = p->heads,
+                               .visible = p->visible + first,
+                               .scale = 1.0f / sqrtf((float)p->d),
+                               .out = out,
+                               .ldo = width};
+    cvq_attention(e, &call);
+}
+
+static double worst_error(const problem *p) {
+    double worst = 0;
+    double *s = malloc(p->keys * sizeof(double));
+    for (size_t i = 0; i < p->queries; i++)
+        for (size_t h = 0; h < p->heads; h++) {
+            size_t g = h / (p->heads / p->kv_heads);
+            const float *q = p->q + (i * p->heads + h) * p->d;
+            double max = -INFINITY, sum = 0;
+            for (size_t j = 0; j < p->visible[i]; j++) {
+                double dot = 0;
+                for (size_t c = 0; c < p->d; c++)
+                    dot += (double)q[c] * (double)p->k[(j * p->kv_heads + g) * p->d + c];
+                s[j] = dot / sqrt((double)p->d);
+                max = fmax(max, s[j]);
+            }
+            for (size_t j = 0; j < p->visible[i]; j++) sum += s[j] = exp(s[j] - max);
+            for (size_t c = 0; c < p->d; c++) {
+                double want = 0;
+                for (size_t j = 0; j < p->visible[i]; j++)
+                    want += s[j] / sum * (double)p->v[(j * p->kv_heads + g) * p->d + c];
+                worst = fmax(worst, fabs(want - (double)p->out[(i * p->heads + h) * p->d + c]));
+            }
+        }
+    free(s);
+    return worst;
+}
+
+static const problem shapes[] = {
+    {.queries = 1, .keys = 1, .heads = 4, .kv_heads = 1, .d = 32, .causal = true},
+    {.queries = 300, .keys = 300, .heads = 2, .kv_heads = 2, .d = 112},
+    {.queries = 70, .keys = 530, .heads = 8, .kv_heads = 2, .d = 128, .causal = true},
+    {.queries = 5, .keys = 261, .heads = 3, .kv_heads = 3, .d = 40, .causal = true},
+    {.queries = 33, .keys = 33, .heads = 6, .kv_heads = 2, .d = 7, .causal = true},
+};
+
+static atomic_int never;
+
+static void check_level(cvq_cpu_level level) {
+    static const struct {
+        cvq_kv_type type;
+        double bound; /* values lie within [-1, 1] */
+    } types[] = {{CVQ_KV_F32, 2e-6}, {CVQ_KV_F16, 4e-3}, {CVQ_KV_Q8, 6e-2}};
+    const cvq_kernels *kernels = cvq_kernels_for(level);
+    cvq_engine e;
+    CHECK(cvq_engine_open(&e, kernels, 2, false, &never, NULL) == CVQ_OK);
+    for (size_t t = 0; t < 3; t++)
+        for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+            problem p = shapes[i];
+            setup(&p, types[t].type, kernels);
+            run(&p, &e, 0, p.queries, p.out);
+            double error = worst_error(&p);
+            CHECK_SAY(error <= types[t].bound, "%s, KV type %d, shape %zu: %g",
+                      cvq_cpu_level_name(level), (int)types[t].type, i, error);
+            size_t width = p.heads * p.d;
+            float *alone = malloc(width * sizeof(float));
+            for (size_t n = 0; n < p.queries; n += 13) {
+                run(&p, &e, n, 1, alone);
+                CHECK_SAY(memcmp(alone, p.out + n * width, width * sizeof(float)) == 0,
+                          "%s: query %zu of shape %zu alone differs", cvq_cpu_level_name(level), n,
+                          i);
+            }
+            free(alone);
+            teardown(&p);
+        }
+    cvq_engine_close(&e);
+}
+
+static void attention_is_right_at_every_level(void) {
+    for (int level = 0; level < CVQ_CPU_LEVELS; level++)
+        if (cvq_cpu_has((cvq_cpu_level)level)) check_level((cvq_cpu_level)level);
+}
+
+static void large_heads_are_refused_not_overrun(void) {
+    CHECK(cvq_attention_fits(7) && cvq_attention_fits(128) && cvq_attention_fits(256));
+    CHECK(!cvq_attention_fits(768) && !cvq_attention_fits(65536));
+}
+
+int main(void) {
+    RUN(attention_is_right_at_every_level);
+    RUN(large_heads_are_refused_not_overrun);
+    return REPORT();
+}
