@@ -1,6 +1,8 @@
 /* For tests/test_pictures.py: what the picture code makes of a file or of raw pixels, on stdout.
  *
  *   picture_dump [-n] [-s SECONDS] [-p PIXELS] FILE      "width height\n", then RGB
+ *   picture_dump -m FILE...                              a line each: "ok WIDTH HEIGHT HASH", the
+ *                                                        hash FNV-1a of the RGB, or "CODE: message"
  *   picture_dump -r WIDTH HEIGHT OUT_WIDTH OUT_HEIGHT    resizes the RGB on stdin
  *   picture_dump -f SIZE                                 SIZE x SIZE RGB on stdin to f32 planes
  *
@@ -28,6 +30,20 @@ static int dump_file(const char *path, const cvq_picture_options *options) {
     int bad = fwrite(picture.rgb, 1, bytes, stdout) != bytes;
     cvq_picture_free(&picture);
     return bad;
+}
+
+static void tell_file(const char *path, const cvq_picture_options *options) {
+    cvq_error err = {0};
+    cvq_picture picture = {0};
+    if (cvq_picture_read(&picture, path, options, &err) != CVQ_OK) {
+        printf("%s: %s\n", cvq_status_name(err.code), err.message);
+        return;
+    }
+    uint64_t hash = 0xcbf29ce484222325u;
+    for (size_t i = 0; i < picture.width * picture.height * 3; i++)
+        hash = (hash ^ picture.rgb[i]) * 0x100000001b3u;
+    printf("ok %zu %zu %016llx\n", picture.width, picture.height, (unsigned long long)hash);
+    cvq_picture_free(&picture);
 }
 
 static int read_stdin(uint8_t **data, size_t bytes, cvq_error *err) {
@@ -82,7 +98,10 @@ int main(int argc, char **argv) {
             options.max_seconds = (unsigned)strtoul(argv[++i], NULL, 10);
         else if (!strcmp(argv[i], "-p") && i + 1 < argc)
             options.max_pixels = strtoul(argv[++i], NULL, 10);
-        else if (!strcmp(argv[i], "-r") && i + 5 == argc)
+        else if (!strcmp(argv[i], "-m")) {
+            for (i++; i < argc; i++) tell_file(argv[i], &options);
+            return 0;
+        } else if (!strcmp(argv[i], "-r") && i + 5 == argc)
             return dump_resized(argv + i + 1);
         else if (!strcmp(argv[i], "-f") && i + 2 == argc)
             return dump_normalized(argv[i + 1]);
