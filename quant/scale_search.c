@@ -199,9 +199,12 @@ void cvq_search_block(cvq_type type, const cvq_codebook *codebook, const float *
     }
     cvq_choice best = tabled ? cvq_search_table(codebook, &s) : search_even(type, zero, &s);
     double error = assign(&s, &values, best.scale, codes);
-    const uint16_t rivals[2] = {plain_scale(&s, &values), 0};
-    for (int i = 0; i < 2; i++) {
-        double e = assign(&s, &values, rivals[i], other);
+    const uint16_t plain = plain_scale(&s, &values);
+    const uint16_t rivals[3] = {plain, plain ^ 0x8000u, 0};
+    for (int i = 0; i < 3; i++) {
+        if (tabled && i == 1) continue; /* its ends differ: the other sign is not as good */
+        if (rivals[i] == 0 && error < 0.5 * (double)s.sum_wxx) continue;
+        const double e = assign(&s, &values, rivals[i], other);
         if (e < error) {
             error = e;
             best.scale = rivals[i];

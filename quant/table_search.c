@@ -17,7 +17,7 @@
  * everywhere, the others where the first came within NEAR of the best error. */
 static const float first_factor = 0.94f;
 static const float other_factors[2] = {0.87f, 1.01f};
-#define NEAR 1.6f
+#define NEAR 2.0f
 /* Neighbours in scale: about one step of an f16 whose last five bits are taken. */
 #define STEP 1.03f
 

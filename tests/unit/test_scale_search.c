@@ -1,0 +1,354 @@
+/* The search for scales and codes: how small its errors are, that nothing simple beats it, that
+ * hard blocks come out right, and that its bytes are the same everywhere. */
+#include "quant/scale_search.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "base/half.h"
+#include "tests/unit/harness.h"
+
+#define MAX_BLOCK 128
+
+static const cvq_type block_types[] = {CVQ_TYPE_Q8, CVQ_TYPE_Q6, CVQ_TYPE_Q4T, CVQ_TYPE_Q4};
+#define EACH_BLOCK_TYPE(i) for (int i = 0; i < 4; i++)
+
+static uint64_t state = 88172645463325252u;
+static uint32_t random32(void) {
+    state ^= state << 13;
+    state ^= state >> 7;
+    state ^= state << 17;
+    return (uint32_t)(state >> 32);
+}
+/* Nearly Gaussian, by integers, so that every machine makes the same. */
+static float random_weight(void) {
+    int64_t sum = 0;
+    for (int i = 0; i < 12; i++) sum += random32() >> 8;
+    return cvq_bf16_to_f32(cvq_f32_to_bf16((float)(sum - 6 * (1 << 24)) * 0x1p-30f));
+}
+static float random_importance(void) {
+    uint32_t u = random32();
+    return (float)(1 + (u & 255)) * (float)(1u << (u >> 8 & 7));
+}
+
+typedef struct block {
+    cvq_type type;
+    const cvq_type_info *info;
+    uint32_t n;
+    float x[MAX_BLOCK], w[MAX_BLOCK];
+    uint8_t codes[MAX_BLOCK];
+    uint16_t scale;
+} block;
+
+static void start(block *b, cvq_type type) {
+    b->type = type;
+    b->info = cvq_type_describe(type);
+    b->n = b->info->block;
+    for (uint32_t i = 0; i < MAX_BLOCK; i++) b->w[i] = 1.0f;
+}
+static void fill(block *b) {
+    for (uint32_t i = 0; i < b->n; i++) b->x[i] = random_weight();
+}
+static void search(block *b) {
+    memset(b->codes, 255, sizeof b->codes);
+    cvq_search_block(b->type, &cvq_codebook_default, b->x, b->w, b->codes, &b->scale);
+}
+/* What a reader makes of a code. */
+static double value(const block *b, uint8_t code, uint16_t scale) {
+    const double d = (double)cvq_f16_to_f32(scale);
+    if (b->type != CVQ_TYPE_Q4T) return d * ((double)code - (double)b->info->zero_point);
+    const cvq_codebook *c = &cvq_codebook_default;
+    return d * (double)(c->table[code & 15] + (scale & 31) - c->zero);
+}
+static uint32_t code_count(const block *b) {
+    return b->type == CVQ_TYPE_Q8 ? 256 : b->type == CVQ_TYPE_Q6 ? 64 : 16;
+}
+static double error_of(const block *b) {
+    double sum = 0;
+    for (uint32_t i = 0; i < b->n; i++) {
+        double e = (double)b->x[i] - value(b, b->codes[i], b->scale);
+        sum += (double)b->w[i] * e * e;
+    }
+    return sum;
+}
+static double power_of(const block *b) {
+    double sum = 0;
+    for (uint32_t i = 0; i < b->n; i++) sum += (double)b->w[i] * (double)b->x[i] * (double)b->x[i];
+    return sum;
+}
+/* The least error with this scale: the nearest of all codes for each weight. */
+static double least_error(const block *b, uint16_t scale) {
+    double sum = 0;
+    for (uint32_t i = 0; i < b->n; i++) {
+        double least = HUGE_VAL;
+        for (uint32_t c = 0; c < code_count(b); c++) {
+            double e = (double)b->x[i] - value(b, (uint8_t)c, scale);
+            if (e * e < least) least = e * e;
+        }
+        sum += (double)b->w[i] * least;
+    }
+    return sum;
+}
+/* The scale that maps the largest magnitude to the last code. */
+static uint16_t plain_scale(const block *b) {
+    float peak = 0;
+    for (uint32_t i = 0; i < b->n; i++)
+        if (fabsf(b->x[i]) > fabsf(peak)) peak = b->x[i];
+    if (b->type != CVQ_TYPE_Q4T)
+        return cvq_f32_to_f16(fabsf(peak) / (float)(b->info->zero_point - 1));
+    return (uint16_t)((cvq_f32_to_f16(peak / -67.0f) + 16u) & ~31u);
+}
+
+static bool finite_scale(uint16_t scale) {
+    return (scale & 0x7c00u) != 0x7c00u;
+}
+
+static void errors_are_small(void) {
+    /* relative RMSE on Gaussian weights; docs/quantization.md has these and others' */
+    static const double limits[4] = {0.00620, 0.0198, 0.0656, 0.0802};
+    EACH_BLOCK_TYPE(i) {
+        block b;
+        double error = 0, power = 0;
+        start(&b, block_types[i]);
+        for (uint32_t n = 0; n < 40000; n += b.n) {
+            fill(&b);
+            search(&b);
+            error += error_of(&b);
+            power += power_of(&b);
+        }
+        const double rmse = sqrt(error / power);
+        CHECK_SAY(rmse < limits[i] && rmse > 0.9 * limits[i], "%s: %f", b.info->name, rmse);
+    }
+}
+
+/* Blocks of every unpleasant kind; kind < HARD_KINDS. */
+#define HARD_KINDS 12
+static void fill_hard(block *b, int kind) {
+    fill(b);
+    for (uint32_t i = 0; i < b->n; i++) {
+        float *x = &b->x[i];
+        switch (kind) {
+        case 0: /* one spike, at either sign */
+            if (i == b->n / 2) *x = random32() & 1 ? 3.0f : -3.0f;
+            break;
+        case 1: /* all alike */
+            *x = 0.37f;
+            break;
+        case 2: /* all of one sign */
+            *x = -fabsf(*x);
+            break;
+        case 3: /* two values */
+            *x = i & 1 ? 1.0f : -1.0f;
+            break;
+        case 4: /* one weight only */
+            *x = i == 5 ? -0.02f : 0.0f;
+            break;
+        case 5: /* far from zero */
+            *x += 10.0f;
+            break;
+        case 6: /* scales are subnormal f16 */
+            *x *= 0x1p-12f;
+            break;
+        case 7: /* at the edge of all zeros */
+            *x *= 0x1p-19f;
+            break;
+        case 8: /* beyond what an f16 scale can reach */
+            *x *= 0x1p127f;
+            break;
+        case 9: /* the largest bf16, and nothing */
+            *x = i == 3 ? 0x1.fep127f : 0.0f;
+            break;
+        case 10: /* subnormal numbers */
+            *x *= 0x1p-130f;
+            break;
+        default: /* a wide range in one block */
+            *x = ldexpf(*x, -(int)(random32() % 30));
+        }
+    }
+}
+
+static void nothing_simple_is_better(void) {
+    EACH_BLOCK_TYPE(i) for (int kind = -1; kind < HARD_KINDS; kind++) {
+        for (int weighted = 0; weighted < 2; weighted++) {
+            block b;
+            start(&b, block_types[i]);
+            for (int n = 0; n < 12; n++) {
+                if (kind < 0)
+                    fill(&b);
+                else
+                    fill_hard(&b, kind);
+                for (uint32_t k = 0; weighted && k < b.n; k++) b.w[k] = random_importance();
+                search(&b);
+                const double error = error_of(&b), tolerance = 1e-9 * power_of(&b);
+                const uint16_t plain = plain_scale(&b);
+                CHECK_SAY(finite_scale(b.scale), "%s kind %d", b.info->name, kind);
+                CHECK_SAY(error <= power_of(&b) + tolerance, "%s kind %d", b.info->name, kind);
+                CHECK_SAY(!finite_scale(plain) || error <= least_error(&b, plain) + tolerance,
+                          "%s kind %d: %g, plainly %g", b.info->name, kind, error,
+                          least_error(&b, plain));
+                /* every code is the nearest one */
+                CHECK_SAY(error <= least_error(&b, b.scale) + tolerance, "%s kind %d: %g, not %g",
+                          b.info->name, kind, error, least_error(&b, b.scale));
+            }
+        }
+    }
+}
+
+static void hard_blocks_come_out_right(void) {
+    static const double limits[4] = {0.004, 0.01, 0.02, 0.04};
+    EACH_BLOCK_TYPE(i) {
+        block b;
+        start(&b, block_types[i]);
+        for (int kind = 1; kind < 5; kind++) {
+            if (kind == 2) continue;
+            fill_hard(&b, kind);
+            search(&b);
+            const double rmse = sqrt(error_of(&b) / power_of(&b));
+            CHECK_SAY(rmse < limits[i], "%s kind %d: %f", b.info->name, kind, rmse);
+        }
+    }
+}
+
+static void zeros_are_zeros(void) {
+    EACH_BLOCK_TYPE(i) {
+        block b;
+        start(&b, block_types[i]);
+        for (int tiny = 0; tiny < 2; tiny++) {
+            for (uint32_t k = 0; k < b.n; k++) b.x[k] = tiny ? (k & 1 ? 1e-9f : -1e-12f) : -0.0f;
+            search(&b);
+            CHECK(b.scale == 0);
+            for (uint32_t k = 0; k < b.n; k++)
+                CHECK(b.codes[k] == cvq_zero_code(b.type, &cvq_codebook_default, 0));
+        }
+    }
+}
+
+/* q4t against every scale that could be good. */
+static void table_search_is_nearly_exhaustive(void) {
+    double ours = 0, best = 0;
+    for (int n = 0; n < 16; n++) {
+        block b;
+        start(&b, CVQ_TYPE_Q4T);
+        fill(&b);
+        search(&b);
+        ours += error_of(&b);
+        float peak = 0;
+        for (uint32_t k = 0; k < b.n; k++) peak = fabsf(b.x[k]) > peak ? fabsf(b.x[k]) : peak;
+        const uint16_t low = cvq_f32_to_f16(peak / 110), high = cvq_f32_to_f16(peak / 40);
+        double least = HUGE_VAL;
+        for (uint32_t s = low; s <= high; s++) {
+            double up = least_error(&b, (uint16_t)s),
+                   down = least_error(&b, (uint16_t)(s | 0x8000));
+            if (up < least) least = up;
+            if (down < least) least = down;
+        }
+        CHECK(error_of(&b) >= least * 0.999999);
+        best += least;
+    }
+    CHECK_SAY(ours < 1.06 * best, "%f of the best error", ours / best);
+}
+
+static void importance_matters(void) {
+    EACH_BLOCK_TYPE(i) {
+        block a, b;
+        double weighted = 0, plain = 0;
+        start(&a, block_types[i]);
+        for (int n = 0; n < 60; n++) {
+            fill(&a);
+            for (uint32_t k = 0; k < a.n; k++) a.w[k] = random_importance();
+            b = a;
+            search(&a);
+            weighted += error_of(&a);
+            cvq_search_block(b.type, &cvq_codebook_default, b.x, NULL, b.codes, &b.scale);
+            plain += error_of(&b);
+            /* all zero: as if all were 1 */
+            memset(a.w, 0, sizeof a.w);
+            search(&a);
+            CHECK(a.scale == b.scale && memcmp(a.codes, b.codes, a.n) == 0);
+            /* only ratios count */
+            for (uint32_t k = 0; k < a.n; k++) a.w[k] = 0x1p-100f;
+            search(&a);
+            CHECK(a.scale == b.scale && memcmp(a.codes, b.codes, a.n) == 0);
+        }
+        CHECK_SAY(weighted < 0.97 * plain, "%s: %g of %g", a.info->name, weighted, plain);
+    }
+}
+
+/* The same block mirrored, or times a power of two, has the same codes. */
+static void search_is_even_handed(void) {
+    EACH_BLOCK_TYPE(i) {
+        block a, b;
+        start(&a, block_types[i]);
+        for (int n = 0; n < 20; n++) {
+            fill(&a);
+            search(&a);
+            b = a;
+            for (uint32_t k = 0; k < a.n; k++) b.x[k] = -16.0f * a.x[k];
+            search(&b);
+            CHECK(memcmp(a.codes, b.codes, a.n) == 0);
+            CHECK(b.scale == (uint16_t)((a.scale ^ 0x8000) + (4u << 10)));
+        }
+    }
+}
+
+static void other_tables_work(void) {
+    const cvq_codebook tables[] = {
+        {{0, 12, 23, 33, 41, 48, 55, 62, 68, 74, 80, 87, 95, 104, 114, 127}, 67, {0}},
+        {{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}, 8, {0}},
+        {{0, 8, 16, 24, 32, 40, 48, 56, 64, 72, 80, 88, 96, 104, 112, 127}, 0, {0}},
+        {{0, 8, 16, 24, 32, 40, 48, 56, 64, 72, 80, 88, 96, 104, 112, 127}, 127, {0}}};
+    for (size_t t = 0; t < sizeof tables / sizeof *tables; t++) {
+        CHECK(cvq_codebook_valid(&tables[t], CVQ_TYPE_Q4T));
+        block b;
+        double error = 0, power = 0;
+        start(&b, CVQ_TYPE_Q4T);
+        for (int n = 0; n < 40; n++) {
+            fill(&b);
+            cvq_search_block(b.type, &tables[t], b.x, NULL, b.codes, &b.scale);
+            for (uint32_t k = 0; k < b.n; k++) {
+                double q = tables[t].table[b.codes[k]] + (b.scale & 31) - tables[t].zero;
+                double e = (double)b.x[k] - (double)cvq_f16_to_f32(b.scale) * q;
+                error += e * e;
+            }
+            power += power_of(&b);
+            CHECK(finite_scale(b.scale));
+        }
+        CHECK_SAY(error < (t < 2 ? 0.011 : 0.9) * power, "table %zu: %f", t, error / power);
+    }
+}
+
+/* Codes and scales of fixed blocks, hashed: a change of any byte on any machine shows. */
+static void bytes_are_pinned(void) {
+    static const uint64_t wanted[4] = {0xbd61a3800b1ae99au, 0x9e02ffb0e8330d6au,
+                                       0x4931d24c8e8af7a1u, 0xbbf9d73468da1638u};
+    state = 12345;
+    EACH_BLOCK_TYPE(i) {
+        uint64_t hash = 1469598103934665603u;
+        block b;
+        start(&b, block_types[i]);
+        for (int n = 0; n < 300; n++) {
+            if (n % 3 == 2)
+                fill_hard(&b, n / 3 % HARD_KINDS);
+            else
+                fill(&b);
+            for (uint32_t k = 0; k < b.n; k++) b.w[k] = n & 1 ? random_importance() : 1.0f;
+            search(&b);
+            for (uint32_t k = 0; k < b.n; k++) hash = (hash ^ b.codes[k]) * 1099511628211u;
+            hash = (hash ^ b.scale) * 1099511628211u;
+        }
+        CHECK_SAY(hash == wanted[i], "%s: 0x%016llx", b.info->name, (unsigned long long)hash);
+    }
+}
+
+int main(void) {
+    RUN(errors_are_small);
+    RUN(nothing_simple_is_better);
+    RUN(hard_blocks_come_out_right);
+    RUN(zeros_are_zeros);
+    RUN(table_search_is_nearly_exhaustive);
+    RUN(importance_matters);
+    RUN(search_is_even_handed);
+    RUN(other_tables_work);
+    RUN(bytes_are_pinned);
+    return REPORT();
+}
