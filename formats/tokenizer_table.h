@@ -20,28 +20,30 @@ typedef struct cvq_tokenizer_source {
                              special */
     const uint8_t *bytes; /* all pieces one after another, as raw bytes (not GPT-2's stand-ins) */
     const uint32_t *offsets; /* [num_tokens + 1] */
-    const uint8_t *special;  /* [num_tokens] 1 for added tokens, which text never matches */
-    uint32_t num_merges;     /* in order of rank */
-    const uint32_t *merges;  /* [num_merges][3] left id, right id, merged id */
-    bool ignore_merges;      /* a whole pre-token that is a piece is one token */
+    const uint8_t
+        *special;        /* [num_tokens] 1 for added tokens (not empty), which text never matches */
+    uint32_t num_merges; /* in order of rank */
+    const uint32_t *merges; /* [num_merges][3] left id, right id, merged id */
+    bool ignore_merges;     /* a whole pre-token that is a piece is one token */
 } cvq_tokenizer_source;
 
 cvq_status cvq_tokenizer_table_build(cvq_buffer *out, const cvq_tokenizer_source *source,
                                      cvq_error *err);
 
-/* A view of a table; borrows its bytes. All integers in the file are little-endian; accessors read
+/* A view of a table; borrows its bytes. Pieces are numbered: first the ordinary ones, sorted by
+ * their bytes, then the others by id. All integers in the file are little-endian; accessors read
  * them unaligned. Only the accessors below look inside. */
 typedef struct cvq_tokenizer_table {
     uint32_t num_tokens, num_merges;
     bool ignore_merges;
-    const uint8_t *offsets;     /* u32 [num_tokens + 1] into bytes */
-    const uint8_t *by_bytes;    /* u32 [num_sorted] ids of the ordinary pieces, sorted */
-    const uint8_t *merge_first; /* u32 [num_tokens + 1] the merges of each left token */
-    const uint8_t *merges;      /* u32 [num_merges][3] right, rank, merged; by left, then right */
-    const uint8_t *special;     /* [num_tokens] */
+    const uint8_t *offsets;     /* u32 [num_tokens + 1] of pieces, into bytes */
+    const uint8_t *ids;         /* u32 [num_tokens] of pieces */
+    const uint8_t *numbers;     /* u32 [num_tokens] of ids: the inverse */
+    const uint8_t *merge_first; /* u32 [num_sorted + 1] the merges of each left piece */
+    const uint8_t *merges;      /* u32 [num_merges][3] right piece, rank, merged piece */
     const uint8_t *bytes;       /* [num_bytes] */
     uint32_t num_bytes, num_sorted;
-    uint32_t first_byte[257]; /* by_bytes[first_byte[b]] is the first piece that starts with b */
+    uint32_t first_byte[257]; /* first_byte[b] is the first piece that starts with b */
     uint32_t byte_ids[256];   /* the token of each single byte: every byte has one */
 } cvq_tokenizer_table;
 

@@ -5,14 +5,16 @@
 #include "tests/unit/harness.h"
 #include "tests/unit/small_file.h"
 
-/* Places in the small table, see docs/format.md: 259 tokens, 258 sorted, 2 merges, 264 bytes. */
+/* Places in the small table, see docs/format.md: 259 tokens, 258 sorted, 2 merges, 264 bytes.
+ * Pieces 0 .. 97 are the bytes up to "a", 98 is "ab" (id 256), 99 "abc" (257), 100 "b" (id 98),
+ * ..., 257 is 0xff, 258 "<s>". */
 enum {
     AT_OFFSETS = 32,
-    AT_SORTED = AT_OFFSETS + 4 * 260,
-    AT_FIRST = AT_SORTED + 4 * 258,
-    AT_MERGES = AT_FIRST + 4 * 260,
-    AT_SPECIAL = AT_MERGES + 12 * 2,
-    AT_BYTES = AT_SPECIAL + 259,
+    AT_IDS = AT_OFFSETS + 4 * 260,
+    AT_NUMBERS = AT_IDS + 4 * 259,
+    AT_FIRST = AT_NUMBERS + 4 * 259,
+    AT_MERGES = AT_FIRST + 4 * 259,
+    AT_BYTES = AT_MERGES + 12 * 2,
     TABLE_SIZE = AT_BYTES + 264
 };
 
@@ -57,7 +59,7 @@ static void look_ups(void) {
 typedef struct damage {
     const char *name;
     size_t at;
-    uint32_t value; /* 4 bytes, or 1 where at >= AT_SPECIAL */
+    uint32_t value; /* 4 bytes, or 1 where at >= AT_BYTES */
     cvq_status status;
     const char *message; /* part of it */
 } damage;
@@ -74,31 +76,32 @@ static const damage damages[] = {
     {"too many bytes", 20, 0xffffffff, CVQ_FORMAT, "its counts need"},
     {"unknown flag", 24, 3, CVQ_UNSUPPORTED, "flags 0x3"},
     {"reserved", 28, 1, CVQ_FORMAT, "reserved"},
-    {"first offset", AT_OFFSETS, 1, CVQ_FORMAT, "token 0 does not start"},
-    {"offset falls", AT_OFFSETS + 4 * 7, 5, CVQ_FORMAT, "token 6 ends at byte 5, outside 6 .."},
-    {"offset outside", AT_OFFSETS + 4 * 7, 265, CVQ_FORMAT, "token 6 ends at byte 265"},
+    {"first offset", AT_OFFSETS, 1, CVQ_FORMAT, "piece 0 does not start"},
+    {"offset falls", AT_OFFSETS + 4 * 7, 5, CVQ_FORMAT, "piece 6 ends at byte 5, outside 6 .."},
+    {"offset outside", AT_OFFSETS + 4 * 7, 265, CVQ_FORMAT, "piece 6 ends at byte 265"},
     {"last offset", AT_OFFSETS + 4 * 259, 263, CVQ_FORMAT, "pieces end at byte 263 of 264"},
-    {"empty token", AT_OFFSETS + 4 * 7, 6, CVQ_FORMAT, "258 sorted pieces, but 257"},
-    {"special flag", AT_SPECIAL + 9, 2, CVQ_FORMAT, "token 9 has the special flag 2"},
-    {"special more", AT_SPECIAL + 9, 1, CVQ_FORMAT, "258 sorted pieces, but 257"},
-    {"sorted out of range", AT_SORTED + 4 * 3, 259, CVQ_FORMAT, "sorted entry 3 is 259"},
-    {"sorted special", AT_SORTED + 4 * 3, 258, CVQ_FORMAT, "sorted entry 3 is 258"},
-    {"sorted twice", AT_SORTED + 4 * 3, 2, CVQ_FORMAT, "sorted entry 3 (token 2)"},
-    {"sorted wrong", AT_SORTED + 4 * 3, 200, CVQ_FORMAT, "sorted entry 4 (token 4)"},
-    {"same bytes", AT_BYTES + 7, 8, CVQ_FORMAT, "sorted entry 8 (token 8)"},
-    {"first merge", AT_FIRST, 1, CVQ_FORMAT, "the merges of token 0 start at 1"},
-    {"merges fall", AT_FIRST + 4 * 98, 0, CVQ_FORMAT, "merge 0 gives token 256"},
-    {"merges outside", AT_FIRST + 4 * 98, 3, CVQ_FORMAT, "the merges of token 97 end at 3"},
-    {"merges missing", AT_FIRST + 4 * 259, 1, CVQ_FORMAT, "end at 1, outside 2 .. 2"},
-    {"right out of range", AT_MERGES, 259, CVQ_FORMAT, "merge 0 has an id"},
-    {"right special", AT_MERGES, 258, CVQ_FORMAT, "merge 0 has an id"},
-    {"right wrong", AT_MERGES, 'c', CVQ_FORMAT, "merge 0 gives token 256"},
+    {"empty piece", AT_OFFSETS + 4 * 7, 6, CVQ_FORMAT, "piece 6 is empty"},
+    {"id out of range", AT_IDS + 4 * 3, 259, CVQ_FORMAT, "token 3 has piece 3"},
+    {"id twice", AT_IDS + 4 * 3, 2, CVQ_FORMAT, "token 3 has piece 3"},
+    {"number out of range", AT_NUMBERS + 4 * 3, 259, CVQ_FORMAT, "token 3 has piece 259"},
+    {"number twice", AT_NUMBERS + 4 * 3, 2, CVQ_FORMAT, "token 3 has piece 2"},
+    {"same bytes", AT_BYTES + 7, 8, CVQ_FORMAT, "piece 8 (token 8) is not above"},
+    {"out of order", AT_BYTES + 7, 9, CVQ_FORMAT, "piece 8 (token 8) is not above"},
+    {"first merge", AT_FIRST, 1, CVQ_FORMAT, "the merges of piece 0 do not start"},
+    {"merges moved", AT_FIRST + 4 * 98, 0, CVQ_FORMAT, "merge 0 gives piece 98"},
+    {"merges outside", AT_FIRST + 4 * 98, 3, CVQ_FORMAT, "the merges of piece 97 end at 3"},
+    {"merges fall", AT_FIRST + 4 * 120, 1, CVQ_FORMAT, "the merges of piece 119 end at 1"},
+    {"merges missing", AT_FIRST + 4 * 258, 1, CVQ_FORMAT, "1 merges belong to pieces, of 2"},
+    {"right out of range", AT_MERGES, 0xffffffff, CVQ_FORMAT, "merge 0 names a piece"},
+    {"right special", AT_MERGES, 258, CVQ_FORMAT, "merge 0 names a piece"},
+    {"right wrong", AT_MERGES, 101, CVQ_FORMAT, "merge 0 gives piece 98"},
     {"rank taken", AT_MERGES + 4, 1, CVQ_FORMAT, "merge 1 has rank 1"},
     {"rank out of range", AT_MERGES + 4, 2, CVQ_FORMAT, "merge 0 has rank 2"},
     {"rank huge", AT_MERGES + 4, 0xffffffff, CVQ_FORMAT, "merge 0 has rank 4294967295"},
-    {"merged out of range", AT_MERGES + 8, 0xffffffff, CVQ_FORMAT, "merge 0 has an id"},
-    {"merged wrong", AT_MERGES + 8, 257, CVQ_FORMAT, "merge 0 gives token 257"},
-    {"merged other bytes", AT_BYTES + 257, 'x', CVQ_FORMAT, "sorted entry"},
+    {"merged out of range", AT_MERGES + 8, 0xffffffff, CVQ_FORMAT, "merge 0 names a piece"},
+    {"merged special", AT_MERGES + 8, 258, CVQ_FORMAT, "merge 0 names a piece"},
+    {"merged wrong", AT_MERGES + 8, 99, CVQ_FORMAT, "merge 0 gives piece 99"},
+    {"merged other bytes", AT_BYTES + 99, 'c', CVQ_FORMAT, "piece 99 (token 257) is not above"},
 };
 
 static void damage_is_refused(void) {
@@ -110,7 +113,7 @@ static void damage_is_refused(void) {
         cvq_tokenizer_table t;
         cvq_error err = {0};
         memcpy(copy, b.data, sizeof copy);
-        cvq_store_le(copy + d->at, d->value, d->at >= AT_SPECIAL ? 1 : 4);
+        cvq_store_le(copy + d->at, d->value, d->at >= AT_BYTES ? 1 : 4);
         const cvq_status s = cvq_tokenizer_table_open(&t, copy, sizeof copy, "FILE", &err);
         CHECK_SAY(s == d->status && strstr(err.message, d->message) &&
                       strcmp(err.where, "FILE") == 0,
@@ -185,7 +188,7 @@ static void bad_sources_are_refused(void) {
     size_t n;
     CHECK(cvq_tokenizer_table_open(&t, b.data, b.size, "x", NULL) == CVQ_OK && !t.ignore_merges);
     cvq_tokenizer_piece(&t, 256, &n);
-    CHECK(n == 0);
+    CHECK(n == 0 && !cvq_tokenizer_is_special(&t, 256));
     cvq_buffer_free(&b);
 
     cvq_error err = {0};
@@ -204,6 +207,9 @@ static void bad_sources_are_refused(void) {
     CHECK(cvq_tokenizer_table_build(&b, &s, &err) == CVQ_FORMAT &&
           strstr(err.message, "single byte 0x07"));
     special[7] = 0;
+    special[256] = 1; /* empty */
+    CHECK(cvq_tokenizer_table_build(&b, &s, NULL) == CVQ_INVALID_ARGUMENT);
+    special[256] = 0;
     offsets[3] = 1;
     CHECK(cvq_tokenizer_table_build(&b, &s, NULL) == CVQ_INVALID_ARGUMENT);
     s.num_tokens = 0;
