@@ -46,10 +46,9 @@ static const cvq_command command = {
     .max_operands = 2,
     .options = options,
     .num_options = sizeof options / sizeof *options,
-    .notes =
-        "CKPT_DIR holds config.json, tokenizer.json, model*.safetensors with their index, and\n"
-        "the licence (LICENSE*), whose text goes into the file. The same checkpoint and\n"
-        "recipe give the same bytes on every machine.",
+    .notes = "CKPT_DIR holds config.json, tokenizer.json, model*.safetensors with their index, and "
+             "the licence (LICENSE*), whose text goes into the file. The same checkpoint and "
+             "recipe give the same bytes on every machine.",
 };
 
 static cvq_status dry_run(const cvq_checkpoint *checkpoint, const cvq_recipe *recipe,

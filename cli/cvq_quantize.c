@@ -48,8 +48,8 @@ static const cvq_command command = {
     .max_operands = 2,
     .options = options,
     .num_options = sizeof options / sizeof *options,
-    .notes = "In GLOB, '*' is any run of characters, '?' any one, [abc] one of those. A GLOB that\n"
-             "matches no tensor is wrong usage. Where a file comes from and its licences are\n"
+    .notes = "In GLOB, '*' is any run of characters, '?' any one, [abc] one of those. A GLOB that "
+             "matches no tensor is wrong usage. Where a file comes from and its licences are "
              "carried over.",
 };
 

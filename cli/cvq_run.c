@@ -153,14 +153,12 @@ static const cvq_command command = {
     .options = options,
     .num_options = sizeof options / sizeof *options,
     .notes =
-        "Answers are streamed to stdout. Without --prompt, questions are read a line each from\n"
-        "the terminal or a pipe, and these lines are commands: /image FILE looks at a picture\n"
-        "and begins a new conversation, /clear forgets the conversation but not the picture,\n"
-        "/quit leaves. Ctrl-C stops an answer; at the mark it leaves.\n"
-        "\n"
-        "--batch succeeds when every question has its line in OUT.jsonl, be it an error: a\n"
-        "picture that cannot be read does not stop the others. How many there were is said on\n"
-        "stderr.",
+        "Answers are streamed to stdout. Without --prompt, questions are read a line each from the "
+        "terminal or a pipe, and these lines are commands: /image FILE looks at a picture and "
+        "begins a new conversation, /clear forgets the conversation but not the picture, /quit "
+        "leaves. Ctrl-C stops an answer; at the mark it leaves.\n"
+        "--batch succeeds when every question has its line in OUT.jsonl, be it an error: a picture "
+        "that cannot be read does not stop the others. How many there were is said on stderr.",
 };
 
 /* Options that do not go together: the exit code of wrong usage, or 0. */

@@ -85,6 +85,19 @@ static void print_wrapped(const char *text, int at, int indent) {
     putchar('\n');
 }
 
+/* Paragraphs, each on a line of its own in the text. */
+static void print_notes(const char *notes) {
+    while (notes && *notes) {
+        int length = (int)strcspn(notes, "\n");
+        char paragraph[1024];
+        snprintf(paragraph, sizeof paragraph, "%.*s", length, notes);
+        putchar('\n');
+        print_wrapped(paragraph, 0, 0);
+        notes += length;
+        if (*notes) notes++;
+    }
+}
+
 static void print_option(const cvq_option *o) {
     char head[96];
     char letter[8] = "    ";
@@ -107,7 +120,7 @@ void cvq_options_help(const cvq_command *command) {
     for (size_t i = 0; i < command->num_options; i++) print_option(&command->options[i]);
     puts("\nOptions of all commands:");
     for (size_t i = 0; i < NUM_COMMON; i++) print_option(&common_options[i]);
-    if (command->notes) printf("\n%s\n", command->notes);
+    print_notes(command->notes);
     puts("\nExit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted.");
 }
 
@@ -323,7 +336,7 @@ static bool apply_common(const cvq_command *c, cvq_common *common) {
     if (level && !common->cpu && !*level) level = NULL; /* CVQ_CPU= is the same as not set */
     cvq_error err = {0};
     if (cvq_cpu_select(level, &err) != CVQ_OK) {
-        cvq_say_usage(c, "%s %s: %s", common->cpu ? "--cpu" : "CVQ_CPU:", level ? level : "",
+        cvq_say_usage(c, "%s%s: %s", common->cpu ? "--cpu " : "CVQ_CPU=", level ? level : "",
                       err.message);
         return false;
     }

@@ -48,7 +48,8 @@ typedef struct cvq_command {
     int min_operands, max_operands;
     const cvq_option *options;
     size_t num_options;
-    const char *notes; /* paragraphs after the options, or NULL; lines are kept as they are */
+    const char
+        *notes; /* after the options, or NULL: paragraphs of up to 1,000 bytes, a '\n' between */
 } cvq_command;
 
 /* First member of every command's arguments. */
