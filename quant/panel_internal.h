@@ -4,8 +4,8 @@
 
 #include "formats/cvq_layout.h"
 
-/* rows [count][cols], count at most the panel height (missing rows are padding), all finite;
- * importance [cols] or NULL; panel as long as cvq_panel_bytes says. Any type. */
+/* rows [panel height][cols], all finite, those from count on are padding and zero; importance
+ * [cols] or NULL; panel as long as cvq_panel_bytes says. Any type. */
 void cvq_panel_quantize(const cvq_tensor *t, const float *rows, size_t count,
                         const float *importance, uint8_t *panel);
 

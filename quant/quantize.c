@@ -115,6 +115,7 @@ static cvq_status do_strip(const job *j, size_t strip, worker *w, strip_result *
     const size_t ld = cvq_padded_cols(cvq_type_describe(t->type), cols);
     CVQ_TRY(j->source->read(j->source->context, j->index, first, rows, w->rows, err));
     CVQ_TRY(check_finite(t, w->rows, first, rows, err));
+    memset(w->rows + rows * cols, 0, (j->plan.rows - rows) * cols * sizeof *w->rows); /* pad rows */
     uint8_t *panel = j->out + strip * j->plan.bytes;
     for (size_t r = 0; r < rows; r += height, panel += j->plan.panel_bytes) {
         const size_t count = rows - r < height ? rows - r : height;
