@@ -2,6 +2,7 @@
  * same content has the same bytes. Reading is as strict as writing. */
 #include "formats/metadata.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -35,6 +36,13 @@ static bool add_recipe(cJSON *root, const cvq_metadata *m) {
     return ok;
 }
 
+/* cJSON prints 15 digits of a number where it thinks that they will do; this prints all. */
+static bool add_size(cJSON *file, uint64_t size) {
+    char digits[24];
+    snprintf(digits, sizeof digits, "%llu", (unsigned long long)size);
+    return cJSON_AddRawToObject(file, "size", digits) != NULL;
+}
+
 static bool add_source(cJSON *root, const cvq_metadata *m) {
     cJSON *source = cJSON_AddObjectToObject(root, "source");
     bool ok = add_string(source, "revision", m->revision);
@@ -43,8 +51,7 @@ static bool add_source(cJSON *root, const cvq_metadata *m) {
     for (size_t i = 0; ok && i < m->num_files; i++) {
         cJSON *file = cJSON_CreateObject();
         if (!file || !cJSON_AddItemToArray(files, file)) return false;
-        ok = add_string(file, "name", m->files[i].name) &&
-             cJSON_AddNumberToObject(file, "size", (double)m->files[i].size) &&
+        ok = add_string(file, "name", m->files[i].name) && add_size(file, m->files[i].size) &&
              add_string(file, "sha256", m->files[i].sha256);
     }
     return ok;
