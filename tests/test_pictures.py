@@ -206,6 +206,8 @@ def endless_jpeg(blocks, scans):
 
 def write(name, data):
     path = os.path.join(FOLDER, name)
+    if os.path.exists(path):
+        os.remove(path)  # some file systems flush a file that is cut and written anew: slow
     with open(path, 'wb') as f:
         f.write(data)
     return path
