@@ -65,6 +65,16 @@ static size_t utf8_length(const uint8_t *p, const uint8_t *end) {
     return n;
 }
 
+bool cvq_utf8_valid(const char *text, size_t size) {
+    const uint8_t *p = (const uint8_t *)text, *end = p + size;
+    while (p < end) {
+        size_t n = utf8_length(p, end);
+        if (n == 0 || *p == 0) return false;
+        p += n;
+    }
+    return true;
+}
+
 /* The four digits of \uXXXX at p, or -1. */
 static int32_t hex4(const uint8_t *p, const uint8_t *end) {
     if (end - p < 4) return -1;

@@ -19,6 +19,9 @@ cvq_status cvq_json_parse(cJSON **out, const char *text, size_t size, const char
 /* The same from a file of at most cap bytes. */
 cvq_status cvq_json_read_file(cJSON **out, const char *path, size_t cap, cvq_error *err);
 
+/* Whether text is valid UTF-8 (RFC 3629: no overlong form, no surrogate) without NUL. */
+bool cvq_utf8_valid(const char *text, size_t size);
+
 /* Whether a value (an element of an array, say) is an integer from 0 to 2^53 - 1. */
 bool cvq_json_is_u64(const cJSON *value, uint64_t *out);
 

@@ -1,0 +1,353 @@
+/* The two ways to a .cvq file: from a checkpoint, and from a bf16 file. Both put the same things
+ * into the same plan and end in the same loop over tensors, which is why their files agree byte for
+ * byte. */
+#include "convert/convert.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "convert/checkpoint_config.h"
+#include "convert/provenance.h"
+#include "convert/tokenizer_import.h"
+
+struct cvq_checkpoint {
+    char *dir;
+    cvq_model_config config;
+    cvq_generation_defaults generation;
+    cvq_safetensors *tensors;
+    cvq_tensor_map *map;
+};
+
+static cvq_status copy_text(char **out, const char *text, cvq_error *err) {
+    size_t size = strlen(text) + 1;
+    void *p = NULL;
+    CVQ_TRY(cvq_alloc(&p, size, 1, "text", err));
+    memcpy(p, text, size);
+    *out = p;
+    return CVQ_OK;
+}
+
+/* ---------------------------------------------------------------- checkpoints */
+
+cvq_status cvq_checkpoint_open(cvq_checkpoint **out, const char *dir, cvq_error *err) {
+    void *p = NULL;
+    CVQ_TRY(cvq_alloc(&p, 1, sizeof(cvq_checkpoint), "checkpoint", err));
+    cvq_checkpoint *c = p;
+    cvq_status status = copy_text(&c->dir, dir, err);
+    if (status == CVQ_OK) status = cvq_checkpoint_config_read(&c->config, dir, err);
+    if (status == CVQ_OK) {
+        status = cvq_generation_config_read(&c->generation, &c->config, dir, err);
+    }
+    if (status == CVQ_OK) status = cvq_safetensors_open(&c->tensors, dir, err);
+    if (status == CVQ_OK) status = cvq_tensor_map_open(&c->map, c->tensors, &c->config, err);
+    if (status != CVQ_OK) {
+        cvq_checkpoint_close(c);
+        return status;
+    }
+    *out = c;
+    return CVQ_OK;
+}
+
+void cvq_checkpoint_close(cvq_checkpoint *c) {
+    if (!c) return;
+    cvq_tensor_map_free(c->map);
+    cvq_safetensors_close(c->tensors);
+    free(c->dir);
+    free(c);
+}
+
+const cvq_model_config *cvq_checkpoint_config(const cvq_checkpoint *c) {
+    return &c->config;
+}
+
+const cvq_tensor_map *cvq_checkpoint_tensors(const cvq_checkpoint *c) {
+    return c->map;
+}
+
+/* ---------------------------------------------------------------- the plan */
+
+/* [tensor count]; released with free(). */
+static cvq_status choose_types(cvq_type **types, const cvq_recipe *recipe,
+                               const cvq_model_config *config, cvq_type inv_freq_type,
+                               cvq_error *err) {
+    void *p = NULL;
+    CVQ_TRY(cvq_alloc(&p, cvq_model_tensor_count(config), sizeof **types, "types", err));
+    cvq_status status = cvq_recipe_types(recipe, config, inv_freq_type, p, err);
+    if (status != CVQ_OK) {
+        free(p);
+        return status;
+    }
+    *types = p;
+    return CVQ_OK;
+}
+
+static cvq_status stored_bytes(const cvq_tensor_spec *spec, cvq_type type, uint64_t *bytes,
+                               cvq_error *err) {
+    if (cvq_tensor_bytes(type, cvq_panel_rows_for(spec->role), spec->rows, spec->cols, bytes)) {
+        return CVQ_OK;
+    }
+    return cvq_fail(err, CVQ_FORMAT, spec->name, "too large");
+}
+
+/* A row: name, shape, source_type, type, bytes. */
+static cvq_status print_plan_row(cvq_buffer *out, const cvq_tensor_spec *spec,
+                                 const cvq_st_tensor *source, cvq_type type, cvq_error *err) {
+    char shape[CVQ_MAX_DIMS * 21], line[CVQ_MAX_TENSOR_NAME + sizeof shape + 80];
+    uint64_t bytes = 0;
+    int n = 0;
+    CVQ_TRY(stored_bytes(spec, type, &bytes, err));
+    for (uint32_t d = 0; d < spec->ndim; d++) {
+        n += snprintf(shape + n, sizeof shape - (size_t)n, "%s%llu", d ? "x" : "",
+                      (unsigned long long)spec->dims[d]);
+    }
+    n = snprintf(line, sizeof line, "%s\t%s\t%s\t%s\t%llu\n", spec->name, shape,
+                 cvq_st_dtype_name(source->dtype), cvq_type_describe(type)->name,
+                 (unsigned long long)bytes);
+    return cvq_buffer_append(out, line, (size_t)n, err);
+}
+
+cvq_status cvq_convert_dry_run(cvq_buffer *out, const cvq_checkpoint *c, const cvq_recipe *recipe,
+                               cvq_error *err) {
+    static const char header[] = "name\tshape\tsource_type\ttype\tbytes\n";
+    cvq_type *types = NULL;
+    CVQ_TRY(choose_types(&types, recipe, &c->config, cvq_tensor_map_inv_freq_type(c->map), err));
+    cvq_status status = cvq_buffer_append(out, header, sizeof header - 1, err);
+    size_t count = cvq_model_tensor_count(&c->config);
+    for (size_t i = 0; i < count && status == CVQ_OK; i++) {
+        cvq_tensor_spec spec;
+        cvq_model_tensor_spec(&c->config, i, &spec);
+        status = print_plan_row(out, &spec, cvq_tensor_map_source(c->map, i), types[i], err);
+    }
+    free(types);
+    return status;
+}
+
+/* ---------------------------------------------------------------- progress */
+
+/* Hashing the source and writing the tensors, shown as one way of so many bytes. */
+typedef struct whole_progress {
+    cvq_quant_progress_fn fn;
+    void *context;
+    uint64_t before, behind; /* bytes of the other phase */
+} whole_progress;
+
+static int report(void *context, uint64_t done, uint64_t total) {
+    const whole_progress *p = context;
+    return p->fn(p->context, p->before + done, p->before + total + p->behind);
+}
+
+/* Bytes that a row source will be turned into. */
+static cvq_status total_bytes(const cvq_model_config *config, const cvq_type *types,
+                              uint64_t *total, cvq_error *err) {
+    *total = 0;
+    for (size_t i = 0; i < cvq_model_tensor_count(config); i++) {
+        cvq_tensor_spec spec;
+        uint64_t bytes = 0;
+        cvq_model_tensor_spec(config, i, &spec);
+        CVQ_TRY(stored_bytes(&spec, types[i], &bytes, err));
+        if (!cvq_add_u64(*total, bytes, total)) {
+            return cvq_fail(err, CVQ_FORMAT, spec.name, "too large");
+        }
+    }
+    return CVQ_OK;
+}
+
+/* ---------------------------------------------------------------- metadata */
+
+/* Replaces what m has. */
+static cvq_status set_recipe(cvq_metadata *m, const cvq_recipe *recipe, cvq_error *err) {
+    size_t n = 0;
+    const cvq_type_rule *rules = cvq_recipe_rules(recipe, &n);
+    for (size_t i = 0; i < m->num_rules; i++) {
+        free(m->rules[i].pattern);
+        free(m->rules[i].type);
+    }
+    free(m->rules);
+    free(m->recipe);
+    m->rules = NULL;
+    m->recipe = NULL;
+    m->num_rules = 0;
+    void *p = NULL;
+    CVQ_TRY(cvq_alloc(&p, n, sizeof *m->rules, "rules", err));
+    m->rules = p;
+    for (; m->num_rules < n; m->num_rules++) {
+        cvq_type_rule *r = &m->rules[m->num_rules];
+        CVQ_TRY(copy_text(&r->pattern, rules[m->num_rules].pattern, err));
+        cvq_status status = copy_text(&r->type, rules[m->num_rules].type, err);
+        if (status != CVQ_OK) {
+            free(r->pattern);
+            return status;
+        }
+    }
+    return copy_text(&m->recipe, cvq_recipe_name(recipe), err);
+}
+
+/* Replaces what m has; path may be NULL, then an absent card becomes "". */
+static cvq_status set_card(cvq_metadata *m, const char *path, cvq_error *err) {
+    cvq_buffer text = {0};
+    if (!path) return m->card ? CVQ_OK : copy_text(&m->card, "", err);
+    CVQ_TRY(cvq_text_read(&text, path, err));
+    free(m->card);
+    m->card = NULL;
+    cvq_status status = copy_text(&m->card, (const char *)text.data, err);
+    cvq_buffer_free(&text);
+    return status;
+}
+
+static cvq_status set_revision(cvq_metadata *m, const char *revision, cvq_error *err) {
+    if (!revision) return CVQ_OK;
+    CVQ_TRY(cvq_revision_check(revision, err));
+    free(m->revision);
+    m->revision = NULL;
+    return copy_text(&m->revision, revision, err);
+}
+
+/* ---------------------------------------------------------------- writing */
+
+/* Everything that decides the bytes of a file but the options of quantization. */
+typedef struct file_parts {
+    const cvq_model_config *config;
+    const cvq_type *types;
+    const void *tokenizer;
+    size_t tokenizer_size;
+    const cvq_metadata *metadata;
+    cvq_row_source rows;
+} file_parts;
+
+static cvq_status write_file(const file_parts *parts, const cvq_quantize_options *options, int fd,
+                             const char *where, uint8_t *id, cvq_error *err) {
+    cvq_buffer json = {0};
+    cvq_writer *w = NULL;
+    cvq_status status = cvq_metadata_print(parts->metadata, &json, err);
+    if (status != CVQ_OK) goto done;
+    cvq_file_spec spec = {
+        .config = parts->config,
+        .types = parts->types,
+        .tokenizer = parts->tokenizer,
+        .tokenizer_size = parts->tokenizer_size,
+        .metadata = (const char *)json.data,
+        .metadata_size = json.size,
+    };
+    status = cvq_writer_plan(&w, &spec, err);
+    if (status == CVQ_OK) status = cvq_writer_begin(w, fd, where, err);
+    if (status == CVQ_OK) status = cvq_quantize_all(w, &parts->rows, options, err);
+    if (status == CVQ_OK) status = cvq_writer_finish(w, id, err);
+done:
+    cvq_writer_free(w);
+    cvq_buffer_free(&json);
+    return status;
+}
+
+/* ---------------------------------------------------------------- one step */
+
+static cvq_status import_tokenizer(cvq_buffer *table, const cvq_checkpoint *c, cvq_error *err) {
+    char *path = NULL;
+    CVQ_TRY(cvq_path_join(&path, c->dir, "tokenizer.json", err));
+    cvq_status status = cvq_tokenizer_import(table, path, c->config.vocab_size, err);
+    free(path);
+    return status;
+}
+
+/* Metadata of a fresh conversion; reads every byte of the checkpoint. */
+static cvq_status make_metadata(cvq_metadata *m, const cvq_checkpoint *c, const cvq_recipe *recipe,
+                                const cvq_convert_options *options, uint64_t data_bytes,
+                                cvq_error *err) {
+    const cvq_quantize_options *q = &options->quantize;
+    whole_progress p = {q->progress, q->progress_context, 0, data_bytes};
+    m->temperature = c->generation.temperature;
+    m->top_p = c->generation.top_p;
+    CVQ_TRY(set_recipe(m, recipe, err));
+    CVQ_TRY(set_card(m, options->card_path, err));
+    return cvq_provenance_read(m, c->dir, c->tensors, options->revision, q->threads,
+                               q->progress ? report : NULL, &p, err);
+}
+
+cvq_status cvq_convert(const cvq_checkpoint *c, const cvq_recipe *recipe,
+                       const cvq_convert_options *options, int fd, const char *where,
+                       size_t *licenses, uint8_t id[32], cvq_error *err) {
+    cvq_metadata metadata = {0};
+    cvq_buffer tokenizer = {0};
+    cvq_type *types = NULL;
+    uint64_t data_bytes = 0;
+    cvq_type inv_freq_type = cvq_tensor_map_inv_freq_type(c->map);
+    /* What can fail at once comes first. */
+    cvq_status status = choose_types(&types, recipe, &c->config, inv_freq_type, err);
+    if (status == CVQ_OK) status = total_bytes(&c->config, types, &data_bytes, err);
+    if (status == CVQ_OK) status = import_tokenizer(&tokenizer, c, err);
+    if (status == CVQ_OK) {
+        status = make_metadata(&metadata, c, recipe, options, data_bytes, err);
+    }
+    if (status != CVQ_OK) goto done;
+    cvq_quantize_options quantize = options->quantize;
+    whole_progress p = {quantize.progress, quantize.progress_context, 0, 0};
+    for (size_t i = 0; i < metadata.num_files; i++) p.before += metadata.files[i].size;
+    if (quantize.progress) {
+        quantize.progress = report;
+        quantize.progress_context = &p;
+    }
+    file_parts parts = {&c->config,     types,     tokenizer.data,
+                        tokenizer.size, &metadata, cvq_tensor_map_rows(c->map)};
+    status = write_file(&parts, &quantize, fd, where, id, err);
+    if (status == CVQ_OK && licenses) *licenses = metadata.num_licenses;
+done:
+    cvq_metadata_free(&metadata);
+    cvq_buffer_free(&tokenizer);
+    free(types);
+    return status;
+}
+
+/* ---------------------------------------------------------------- the second step */
+
+/* Every tensor must still have the values of the original in bf16. */
+static cvq_status refuse_quantized(const cvq_reader *in, cvq_error *err) {
+    for (size_t i = 0; i < cvq_reader_tensor_count(in); i++) {
+        const cvq_tensor *t = cvq_reader_tensor(in, i);
+        if (t->type == CVQ_TYPE_F32 || t->type == CVQ_TYPE_BF16) continue;
+        return cvq_fail(err, CVQ_UNSUPPORTED, cvq_reader_path(in),
+                        "quantized already (%s is %s), errors would add up: start from a file of "
+                        "recipe bf16 or from the checkpoint",
+                        t->spec.name, cvq_type_describe(t->type)->name);
+    }
+    return CVQ_OK;
+}
+
+static cvq_status carry_metadata(cvq_metadata *m, const cvq_reader *in, const cvq_recipe *recipe,
+                                 const cvq_convert_options *options, cvq_error *err) {
+    cvq_buffer json = {0};
+    cvq_status status = cvq_reader_metadata(in, &json, err);
+    if (status == CVQ_OK) {
+        status =
+            cvq_metadata_parse(m, (const char *)json.data, json.size, cvq_reader_path(in), err);
+    }
+    cvq_buffer_free(&json);
+    if (status == CVQ_OK) status = set_recipe(m, recipe, err);
+    if (status == CVQ_OK) status = set_revision(m, options->revision, err);
+    if (status == CVQ_OK) status = set_card(m, options->card_path, err);
+    return status;
+}
+
+cvq_status cvq_requantize(const cvq_reader *in, const cvq_recipe *recipe,
+                          const cvq_convert_options *options, int fd, const char *where,
+                          uint8_t id[32], cvq_error *err) {
+    const cvq_model_config *config = cvq_reader_config(in);
+    cvq_metadata metadata = {0};
+    cvq_type *types = NULL;
+    const uint8_t *tokenizer = NULL;
+    size_t tokenizer_size = 0;
+    CVQ_TRY(refuse_quantized(in, err));
+    size_t inv_freq = cvq_model_tensor_index(config, CVQ_T_INV_FREQ, 0);
+    cvq_type inv_freq_type = cvq_reader_tensor(in, inv_freq)->type;
+    cvq_status status = choose_types(&types, recipe, config, inv_freq_type, err);
+    if (status == CVQ_OK) status = carry_metadata(&metadata, in, recipe, options, err);
+    if (status == CVQ_OK) {
+        cvq_reader_tokenizer_bytes(in, &tokenizer, &tokenizer_size);
+        file_parts parts = {config,         types,     tokenizer,
+                            tokenizer_size, &metadata, cvq_reader_source(in)};
+        status = write_file(&parts, &options->quantize, fd, where, id, err);
+    }
+    cvq_metadata_free(&metadata);
+    free(types);
+    return status;
+}
