@@ -1,0 +1,192 @@
+#!/usr/bin/env python3
+"""The specification read twice: tests/cvq_reader.py, written from docs/format.md alone, must find in a
+file what the C code put there, to the bit; and the worked example of docs/format.md must be what the
+C code writes and what the Python code understands.
+
+    test_reader.py --write      puts the example anew into docs/format.md
+"""
+import json
+import os
+import re
+import struct
+import subprocess
+import sys
+import tempfile
+
+try:
+    import numpy as np
+except ImportError:
+    print('skip: numpy is not installed, so the independent reader could not run')
+    print('0 passed, 0 failed, 1 skipped')
+    sys.exit(0)
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import cvq_reader as reader
+
+RUNNER = os.environ.get('CVQ_RUNNER', '').split()
+TOOL = RUNNER + [os.path.join(os.environ.get('CVQ_TOOLS', 'build/tools'), 'format_dump')]
+BIN = os.environ.get('CVQ_BIN', 'build/bin')
+MODEL = 'models/cogvlm2-tiny'
+DOCUMENT = 'docs/format.md'
+START, END = '<!-- example: written by tests/test_reader.py --write -->\n', '<!-- end of example -->\n'
+passed = failed = skipped = 0
+
+
+def check(name, good, why=''):
+    global passed, failed
+    passed, failed = passed + bool(good), failed + (not good)
+    print(f'ok {name}' if good else f'FAIL {name}: {why}')
+    sys.stdout.flush()
+
+
+def skip(why):
+    global skipped
+    skipped += 1
+    print(f'skip: {why}')
+
+
+def run(*command):
+    return subprocess.run(command, check=True, capture_output=True).stdout
+
+
+def same(a, b):
+    return a.shape == b.shape and (a.view(np.uint32) == b.view(np.uint32)).all()
+
+
+# ---------------------------------------------------------------- files
+
+def values_agree(name, path, file):
+    wrong = []
+    for i, t in enumerate(file.tensors):
+        mine = np.ascontiguousarray(file.values(t)[0])
+        its = np.frombuffer(run(*TOOL, 'values', path, str(i)), '<f4').reshape(t.rows, t.cols)
+        if not same(mine, its):
+            wrong.append(f'{t.name} ({reader.NAMES[t.type]})')
+    check(f'{name}: {len(file.tensors)} tensors decode to the same values', not wrong, wrong)
+
+
+def small_file(folder):
+    path = os.path.join(folder, 'small.cvq')
+    run(*TOOL, 'small', path)
+    file = reader.CvqFile(path)
+    types = {(t.type, t.height) for t in file.tensors}
+    everything = {(t, 16) for t in (1, 2, 3, 4, 5)} | {(t, 1) for t in (0, 1)}
+    check('the small file has every type', everything <= types, types)
+    values_agree('small file', path, file)
+    check('small file: no damage', not file.damage(), file.damage())
+    check('small file: metadata', file.metadata is None or file.metadata.startswith(b'{"format":"cvq"'), file.metadata)
+    check('small file: merges', file.tokenizer.merges == [(97, 98, 256), (256, 99, 257)], file.tokenizer.merges)
+    data = bytearray(open(path, 'rb').read())
+    for t in (file.tensors[0], file.tensors[9]):
+        data[t.offset + t.size - 1] ^= 1
+    data[file.tensors[1].offset - 1] ^= 1
+    open(path, 'wb').write(data)
+    found = [d[0] for d in reader.CvqFile(path).damage()]
+    check('small file: damage is found', found == [file.tensors[0].name, 'padding', file.tensors[9].name], found)
+    data[300] ^= 1
+    open(path, 'wb').write(data)
+    try:
+        reader.CvqFile(path)
+        check('small file: a changed head is refused', False, 'it was not')
+    except reader.Malformed as e:
+        check('small file: a changed head is refused', 'hash' in str(e), e)
+
+
+def checkpoint():
+    """-> {name: bf16 values as f32}"""
+    out = {}
+    for name in sorted(os.listdir(MODEL)):
+        if name.endswith('.safetensors'):
+            data = open(os.path.join(MODEL, name), 'rb').read()
+            size, = struct.unpack('<Q', data[:8])
+            for tensor, info in json.loads(data[8:8 + size]).items():
+                if tensor != '__metadata__' and info['dtype'] == 'BF16':
+                    a, b = info['data_offsets']
+                    raw = np.frombuffer(data[8 + size + a:8 + size + b], '<u2').astype(np.uint32)
+                    out[tensor] = (raw << 16).view(np.float32)
+    return out
+
+
+def padding_follows_the_rules(file):
+    wrong = []
+    for t in file.tensors:
+        padding = file.values(t)[1]
+        if padding is None:
+            continue
+        below, right = padding
+        if below.any():
+            wrong.append(f'{t.name}: pad rows')
+        if t.type != reader.Q4T and right.any():
+            wrong.append(f'{t.name}: pad columns')
+    return wrong
+
+
+def converted_files(folder):
+    convert = os.path.join(BIN, 'cvq-convert')
+    if RUNNER or not os.path.exists(convert):
+        skip('the conversion of the small checkpoint is compared on the machine itself only'
+             if RUNNER else 'there is no cvq-convert')
+        return
+    source = checkpoint()
+    for recipe in ('bf16', 'q4'):
+        path = os.path.join(folder, recipe + '.cvq')
+        run(convert, '-q', '--recipe', recipe, MODEL, path)
+        file = reader.CvqFile(path)
+        check(f'{recipe}: no damage', not file.damage(), file.damage())
+        wrong = padding_follows_the_rules(file)
+        check(f'{recipe}: padding', not wrong, wrong)
+        if recipe == 'bf16':
+            wrong = [t.name for t in file.tensors if t.name in source
+                     and not same(np.ascontiguousarray(file.values(t)[0]).reshape(-1), source[t.name])]
+            check('bf16: the values of the checkpoint', source and not wrong, wrong)
+        else:
+            values_agree(recipe, path, file)
+
+
+# ---------------------------------------------------------------- the example
+
+def written_example(folder):
+    return run(*TOOL, 'example', os.path.join(folder, 'example.cvq')).decode()
+
+
+def blocks(text):
+    """{title: bytes} of the hex dumps"""
+    found = re.findall(r'^(.+):\n```\n((?:[0-9a-f]{4}:.*\n)+)```$', text, re.M)
+    return {title: bytes.fromhex(''.join(line.split(':')[1] for line in dump.splitlines())) for title, dump in found}
+
+
+def example_agrees(folder, document):
+    text = document.split(START)[1].split(END)[0]
+    check('docs/format.md: the example is what the code writes', text == written_example(folder),
+          'run tests/test_reader.py --write')
+    hexes = blocks(text)
+    table = np.frombuffer(hexes['Entry 2 of INDEX, type q4t'][176:192], np.uint8)
+    for kind, name in enumerate(reader.NAMES):
+        data = np.frombuffer(hexes[f'{name}, R = 1'], np.uint8)
+        mine = reader.decode_group(kind, 1, data, table, 67)[0]
+        said = re.search(rf'^{name} values: (.*)$', text, re.M).group(1)
+        pairs = re.findall(r'\[(\d+)\] (\S+)', said)
+        wrong = [p for p in pairs if np.float32(p[1]) != mine[int(p[0])]]
+        check(f'docs/format.md: the example of {name}', pairs and not wrong, wrong)
+    head = hexes['Header and section table']
+    check('docs/format.md: the header', head[:8] == b'\x89CVQ\r\n\x1a\n' and len(head) == 240)
+
+
+def main():
+    with tempfile.TemporaryDirectory() as folder:
+        with open(DOCUMENT, encoding='utf-8') as f:
+            document = f.read()
+        if sys.argv[1:] == ['--write']:
+            before, rest = document.split(START)
+            with open(DOCUMENT, 'w', encoding='utf-8') as f:
+                f.write(before + START + written_example(folder) + END + rest.split(END)[1])
+            return 0
+        example_agrees(folder, document)
+        small_file(folder)
+        converted_files(folder)
+    print(f'{passed} passed, {failed} failed, {skipped} skipped')
+    return 1 if failed else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
