@@ -14,7 +14,7 @@ A sanitizer's finding exits with 99, so that no test takes it for an error it ex
 
 A line "cvq-test: ..." near the top of a test's source says where it runs:
     every-level   once for each level of kernels that the machine has, with CVQ_CPU set to it
-    once          only in the first configuration (what is tested does not depend on it)
+    once          only in the configuration "gcc", the ordinary build
     native        not under a RUNNER
     alone         while no other test runs (it measures memory or time)
 
@@ -68,7 +68,7 @@ def marks_of(source):
             for w in re.findall(r'[a-z-]+', line.split('cvq-test:')[1])}
 
 
-def jobs_of(config, first):
+def jobs_of(config):
     tests = []
     for source in sorted(glob.glob('tests/unit/test_*.c')):
         name = os.path.basename(source)[:-2]
@@ -78,7 +78,7 @@ def jobs_of(config, first):
         tests.append((os.path.basename(source), source, [sys.executable, source]))
     for name, source, command in tests:
         marks = marks_of(source)
-        if ('once' in marks and not first) or ('native' in marks and config.runner):
+        if ('once' in marks and config.name != 'gcc') or ('native' in marks and config.runner):
             continue
         for level in config.levels() if 'every-level' in marks else ['']:
             yield Job(config, name, command, marks, level)
@@ -174,7 +174,7 @@ def main():
     p.add_argument('configs', nargs='+', type=Config)
     args = p.parse_args()
 
-    jobs = [j for i, c in enumerate(args.configs) for j in jobs_of(c, i == 0)
+    jobs = [j for c in args.configs for j in jobs_of(c)
             if not args.only or args.only in j.label()]
     results = run_all(jobs, args.jobs)
     reasons = {}
