@@ -58,6 +58,9 @@ cvq_status cvq_tokenizer_open(cvq_tokenizer **out, const cvq_tokenizer_table *ta
         PCRE2_UCHAR message[128] = "";
         pcre2_get_error_message(code, message, sizeof message);
         cvq_tokenizer_close(t);
+        if (code == PCRE2_ERROR_HEAP_FAILED)
+            return cvq_fail(err, CVQ_OUT_OF_MEMORY, "libpcre2-8",
+                            "no memory to compile the tokenizer's pattern");
         return cvq_fail(err, CVQ_UNSUPPORTED, "libpcre2-8",
                         "cannot compile the tokenizer's pattern: %s at offset %zu; install a "
                         "PCRE2 with Unicode support",
