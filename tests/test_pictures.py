@@ -29,7 +29,7 @@ TOOL = os.environ.get('CVQ_RUNNER', '').split() + [
     os.path.join(os.environ.get('CVQ_TOOLS', 'build/tools'), 'picture_dump')]
 SLOW = bool(os.environ.get('CVQ_RUNNER')) or os.environ.get('CVQ_CONFIG') in ('asan', 'ubsan')
 FIXTURES = 'tests/pictures'
-passed = failed = 0
+passed = failed = skipped = 0
 
 
 def check(name, good, why=''):
@@ -271,6 +271,22 @@ def test_png_modes():
         check(f'PNG of {depth} bits, colour type {color}: {len(paths)} files', not wrong, wrong[:3])
 
 
+def test_png_memory():
+    """Large enough that a decoder's memory that is reckoned too small would show."""
+    r = random.Random(22)
+    for interlace in (0, 1):
+        wrong = []
+        for depth, color in PNG_MODES:
+            width, height = 301, 257
+            rows = b''.join(b'\0' + r.randbytes((w * CHANNELS[color] * depth + 7) // 8)
+                            for w, h in (passes(width, height) if interlace else [(width, height)]) for _ in range(h))
+            palette = chunk(b'PLTE', r.randbytes(768)) if color == 3 else b''
+            path = write('large.png', png(width, height, depth, color, rows, interlace, palette, level=1))
+            if not same(read(path), pil(path)):
+                wrong.append(f'{depth} bits, type {color}')
+        check(f'larger PNGs, {"interlaced" if interlace else "plain"}', not wrong, wrong)
+
+
 def test_png_oddities():
     r = random.Random(2)
     rows = filtered(r, 5, 4, 8, 3, 256)
@@ -313,8 +329,10 @@ def test_jpeg():
                 cases[label] = saved_jpeg(photo(5, 301, 203), quality=quality, subsampling=sampling, progressive=progressive)
     cases['grey JPEG'] = saved_jpeg(grey, quality=90)
     cases['grey progressive JPEG'] = saved_jpeg(grey, quality=90, progressive=True)
-    for size in ((1, 1), (2, 1), (5, 3), (15, 17), (16, 16), (17, 33)):
-        cases[f'JPEG of {size[0]} x {size[1]}'] = saved_jpeg(photo(6, *size), quality=90)
+    for size in ((1, 1), (2, 1), (5, 3), (15, 17), (16, 16), (17, 33), (9000, 7), (7, 9000)):
+        for progressive in (False, True):
+            label = f'JPEG of {size[0]} x {size[1]}' + (', progressive' if progressive else '')
+            cases[label] = saved_jpeg(photo(6, *size), quality=90, progressive=progressive)
     # The same blocks, laid out otherwise by the frame header: 4:4:0 and 4:1:1.
     cases['JPEG 4:4:0'] = saved_jpeg(photo(7, 64, 64), quality=90, subsampling=1).replace(b'\1\x21\0', b'\1\x12\0', 1)
     cases['JPEG 4:1:1'] = saved_jpeg(photo(7, 64, 64), quality=90, subsampling=2).replace(b'\1\x22\0', b'\1\x41\0', 1)
@@ -480,8 +498,33 @@ def test_damaged():
     check(f'PNG with flipped bits and good checksums: {sum(line.startswith("ok") for line in lines)} of {count} decoded', True)
 
 
+def test_rights():
+    """While the child decodes: it has the filter of system calls, and one file, the pipe."""
+    global skipped
+    if os.environ.get('CVQ_RUNNER') or os.environ.get('CVQ_CONFIG') == 'asan' or not os.path.exists('/proc/self/status'):
+        skipped += 1
+        print('skip: the decoder\'s rights show only in a native build without the address sanitizer, on Linux')
+        return
+    path = write('endless.jpg', endless_jpeg(1000, 200000))
+    with subprocess.Popen(TOOL + ['-s', '1', path], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as tool:
+        seen, files = '', None
+        while tool.poll() is None and 'Seccomp:\t2' not in seen:
+            try:
+                with open(f'/proc/{tool.pid}/task/{tool.pid}/children') as f:
+                    child = f.read().split()
+                if child:
+                    with open(f'/proc/{child[0]}/status') as f:
+                        seen = f.read()
+                    files = os.listdir(f'/proc/{child[0]}/fd')
+            except OSError:
+                pass
+            time.sleep(0.005)
+        text = tool.stderr.read().decode()
+    check('the decoder may do nothing but decode', 'Seccomp:\t2' in seen and 'NoNewPrivs:\t1' in seen and len(files) == 1,
+          f'{files} {seen} {text}')
+
+
 def test_time_limit():
-    start = time.monotonic()
     path = write('endless.jpg', endless_jpeg(1000, 200000))
     start = time.monotonic()
     got = read(path, '-s', '1')
@@ -515,5 +558,5 @@ if __name__ == '__main__':
             sys.exit(0)
         for test in [f for name, f in list(globals().items()) if name.startswith('test_')]:
             test()
-    print(f'{passed} passed, {failed} failed, 0 skipped')
+    print(f'{passed} passed, {failed} failed, {skipped} skipped')
     sys.exit(failed != 0)
