@@ -115,6 +115,12 @@ GEMM_INLINE __m512i broadcast4(const int8_t *q) {
     return _mm512_set1_epi32(four);
 }
 
+/* Assembly, since for the intrinsic gcc 12 copies every accumulator twice. */
+GEMM_INLINE __m512i dot4(__m512i sum, __m512i weights, __m512i activations) {
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(weights), "v"(activations));
+    return sum;
+}
+
 GEMM_INLINE void tile(const int panels, const int rows, const int block, const gemm_chunk *w,
                       const gemm_rows *a, float *c, size_t ldc, bool first) {
     _Alignas(32) int32_t start[GEMM_MAX_ROWS][GEMM_CHUNK_BLOCKS];
@@ -139,7 +145,7 @@ GEMM_INLINE void tile(const int panels, const int rows, const int block, const g
             GEMM_UNROLL for (int i = 0; i < rows; i++) {
                 __m512i four = broadcast4(q + (size_t)i * a->stride + 4 * l);
                 GEMM_UNROLL for (int p = 0; p < panels; p++) dot[i][p] =
-                    _mm512_dpbusd_epi32(dot[i][p], weights[p], four);
+                    dot4(dot[i][p], weights[p], four);
             }
         }
         q += block;

@@ -15,6 +15,12 @@ static void unpack_q4_lines(const cvq_panels *w, const uint8_t *data, gemm_chunk
     unpack_q4(w, data, out);
 }
 
+/* Assembly, since for the intrinsic gcc 12 copies every accumulator twice. */
+GEMM_INLINE __m256i dot4(__m256i sum, __m256i weights, __m256i activations) {
+    __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sum) : "x"(weights), "x"(activations));
+    return sum;
+}
+
 GEMM_INLINE void tile(const int rows, const int block, const gemm_chunk *w, const gemm_rows *a,
                       float *c, size_t ldc, bool first) {
     int32_t start[GEMM_MAX_ROWS][GEMM_CHUNK_BLOCKS];
@@ -31,8 +37,8 @@ GEMM_INLINE void tile(const int rows, const int block, const gemm_chunk *w, cons
             __m256i top = load_half(line + 64 * l), bottom = load_half(line + 64 * l + 32);
             GEMM_UNROLL for (int i = 0; i < rows; i++) {
                 __m256i four = broadcast4(q + (size_t)i * a->stride + 4 * l);
-                dot[i][0] = _mm256_dpbusd_avx_epi32(dot[i][0], top, four);
-                dot[i][1] = _mm256_dpbusd_avx_epi32(dot[i][1], bottom, four);
+                dot[i][0] = dot4(dot[i][0], top, four);
+                dot[i][1] = dot4(dot[i][1], bottom, four);
             }
         }
         q += block;
