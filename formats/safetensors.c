@@ -5,6 +5,7 @@
  */
 #include "formats/safetensors.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -461,7 +462,10 @@ static cvq_status open_directory(cvq_safetensors *s, const char *dir, cvq_error 
 cvq_status cvq_safetensors_open(cvq_safetensors **out, const char *path, cvq_error *err) {
     struct stat st;
     void *p = NULL;
-    if (stat(path, &st) != 0) return cvq_fail_errno(err, path, "cannot open");
+    if (stat(path, &st) != 0) {
+        if (errno == ENOENT) return cvq_fail(err, CVQ_NOT_FOUND, path, "no such file or folder");
+        return cvq_fail_errno(err, path, "cannot open");
+    }
     CVQ_TRY(cvq_alloc(&p, 1, sizeof(cvq_safetensors), "checkpoint", err));
     cvq_status status =
         S_ISDIR(st.st_mode) ? open_directory(p, path, err) : open_single(p, path, err);
