@@ -1,0 +1,118 @@
+/* What the int8 matrix kernels of all aarch64 levels share: unpacking into lines of signed bytes,
+ * which are the codes (q4t: table entry plus offset) less 128, so that the zero point falls by 128
+ * as well. A line is four quarters of 4 rows x 4 columns. */
+#ifndef CVQ_RUNTIME_KERNELS_GEMM_INT8_ARM_H
+#define CVQ_RUNTIME_KERNELS_GEMM_INT8_ARM_H
+
+#include <arm_neon.h>
+#include <string.h>
+
+#include "runtime/kernels/gemm_int8.h"
+
+GEMM_INLINE float32x4_t load_halves(const uint8_t *data) {
+    return vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(data)));
+}
+GEMM_INLINE void unpack_scales(const uint8_t *data, float (*out)[CVQ_PANEL_ROWS]) {
+    for (int i = 0; i < 8; i++) vst1q_f32(out[i / 4] + i % 4 * 4, load_halves(data + 8 * i));
+}
+GEMM_INLINE void store_signed(uint8_t *to, uint8x16_t codes) {
+    vst1q_u8(to, veorq_u8(codes, vdupq_n_u8(128)));
+}
+
+GEMM_INLINE void unpack_q8(const cvq_panels *w, const uint8_t *data, gemm_chunk *out) {
+    (void)w;
+    unpack_scales(data, out->scale);
+    for (size_t i = 0; i < GEMM_LINES * 64; i += 16)
+        store_signed(out->storage + i, vld1q_u8(data + 64 + i));
+    out->lines = out->storage;
+    out->zero = 0;
+}
+
+GEMM_INLINE void unpack_q4(const cvq_panels *w, const uint8_t *data, gemm_chunk *out) {
+    (void)w;
+    for (size_t b = 0; b < out->columns / 32; b++) {
+        const uint8_t *group = data + b / 2 * GEMM_GROUP_BYTES(36);
+        if (b % 2 == 0) unpack_scales(group, &out->scale[b]);
+        const uint8_t *plane = group + 64 + b % 2 * 256;
+        uint8_t *lines = out->storage + b * 512;
+        for (int j = 0; j < 256; j += 16) {
+            uint8x16_t x = vld1q_u8(plane + j);
+            store_signed(lines + j, vandq_u8(x, vdupq_n_u8(15)));
+            store_signed(lines + j + 256, vshrq_n_u8(x, 4));
+        }
+    }
+    out->lines = out->storage;
+    out->zero = 8 - 128;
+}
+
+GEMM_INLINE void unpack_q6(const cvq_panels *w, const uint8_t *data, gemm_chunk *out) {
+    (void)w;
+    const uint8x16_t high = vdupq_n_u8(0x30);
+    for (size_t b = 0; b < out->columns / 32; b++) {
+        const uint8_t *group = data + b / 2 * GEMM_GROUP_BYTES(52);
+        if (b % 2 == 0) unpack_scales(group, &out->scale[b]);
+        const uint8_t *plane = group + 64 + b % 2 * 256;
+        const uint8_t *plane2 = group + 64 + 512 + b % 2 * 128;
+        uint8_t *lines = out->storage + b * 512;
+        for (int j = 0; j < 128; j += 16) {
+            /* Lines 0, 1 (bits 0-1), 2, 3 (2-3), 4, 5 (4-5) and 6, 7 (6-7) of the block. */
+            uint8x16_t h = vld1q_u8(plane2 + j);
+            uint8x16_t x = vld1q_u8(plane + j), y = vld1q_u8(plane + j + 128);
+            uint8x16_t code = vandq_u8(x, vdupq_n_u8(15));
+            store_signed(lines + j, vorrq_u8(code, vandq_u8(vshlq_n_u8(h, 4), high)));
+            code = vandq_u8(y, vdupq_n_u8(15));
+            store_signed(lines + j + 128, vorrq_u8(code, vandq_u8(vshlq_n_u8(h, 2), high)));
+            store_signed(lines + j + 256, vorrq_u8(vshrq_n_u8(x, 4), vandq_u8(h, high)));
+            code = vandq_u8(vshrq_n_u8(h, 2), high);
+            store_signed(lines + j + 384, vorrq_u8(vshrq_n_u8(y, 4), code));
+        }
+    }
+    out->lines = out->storage;
+    out->zero = 32 - 128;
+}
+
+GEMM_INLINE void unpack_q4t(const cvq_panels *w, const uint8_t *data, gemm_chunk *out) {
+    const uint8x16_t table = vld1q_u8(w->codebook->table);
+    for (size_t b = 0; b < out->columns / 32; b++) {
+        const uint8_t *group = data + b / 2 * GEMM_GROUP_BYTES(36);
+        if (b % 2 == 0) unpack_scales(group, &out->scale[b]);
+        const uint8_t *plane = group + 64 + b % 2 * 256, *scales = group + b % 2 * 32;
+        uint8_t *lines = out->storage + b * 512;
+        for (int quarter = 0; quarter < 4; quarter++) {
+            uint16x4_t s = vreinterpret_u16_u8(vld1_u8(scales + 8 * quarter));
+            uint32x4_t offset32 = vmovl_u16(vand_u16(s, vdup_n_u16(31)));
+            uint8x16_t offset = vreinterpretq_u8_u32(vmulq_n_u32(offset32, 0x01010101u));
+            for (int j = 16 * quarter; j < 256; j += 64) {
+                uint8x16_t x = vld1q_u8(plane + j);
+                uint8x16_t low = vqtbl1q_u8(table, vandq_u8(x, vdupq_n_u8(15)));
+                uint8x16_t upper = vqtbl1q_u8(table, vshrq_n_u8(x, 4));
+                store_signed(lines + j, vaddq_u8(low, offset));
+                store_signed(lines + j + 256, vaddq_u8(upper, offset));
+            }
+        }
+    }
+    out->lines = out->storage;
+    out->zero = w->codebook->zero - 128;
+}
+
+/* -zero x (sum of a block's activations): where the accumulators start. */
+GEMM_INLINE int32_t start_value(const gemm_chunk *w, const gemm_rows *a, size_t i, size_t b,
+                                const size_t block) {
+    const int32_t *sums = a->sum + i * (a->stride / CVQ_ACT_SUM) + b * block / CVQ_ACT_SUM;
+    int32_t sum = block == 128 ? vaddvq_s32(vld1q_s32(sums)) : *sums;
+    return -w->zero * sum;
+}
+
+/* The end of a block: four rows of a panel's sums of one row of activations into c. */
+GEMM_INLINE void add_block(int32x4_t dot, const float *weight_scale, float scale, float *c,
+                           bool zero) {
+    float32x4_t before = zero ? vdupq_n_f32(0) : vld1q_f32(c);
+    float32x4_t s = vmulq_n_f32(vld1q_f32(weight_scale), scale);
+    vst1q_f32(c, vfmaq_f32(before, s, vcvtq_f32_s32(dot)));
+}
+
+GEMM_INLINE float scale_of(const gemm_rows *a, size_t i, size_t b, const size_t block) {
+    return a->scale[i * (a->stride / CVQ_ACT_BLOCK) + b * block / CVQ_ACT_BLOCK];
+}
+
+#endif
