@@ -29,7 +29,9 @@ const uint8_t *cvq_reader_chunk_hash(const cvq_reader *r, uint64_t chunk);
 /* The metadata (see formats/metadata.h), decompressed: a NUL-terminated JSON text in the buffer. */
 cvq_status cvq_reader_metadata(const cvq_reader *r, cvq_buffer *json, cvq_error *err);
 
-/* Called for each damaged range; a tensor's number, or SIZE_MAX for padding that is not zero. */
+/* Called for each damaged range, in order: a tensor's number, or SIZE_MAX for padding that is not
+ * zero; offset from the file's start. Damaged chunks that lie side by side in a tensor are one
+ * range. Called from the caller's thread. */
 typedef void (*cvq_damage_fn)(void *context, size_t tensor, uint64_t offset, uint64_t size);
 /* Bytes done of the total; nonzero stops with CVQ_CANCELLED. Called from the caller's thread. */
 typedef int (*cvq_verify_progress_fn)(void *context, uint64_t done, uint64_t total);
