@@ -7,8 +7,8 @@
 /* All rows times one chunk of `panels` panels. */
 static void multiply_chunk(const gemm_plan *plan, const gemm_chunk *chunks, size_t panels,
                            gemm_rows a, size_t m, float *c, size_t ldc, bool first) {
-    while (m > 0) {
-        size_t rows = m < plan->rows ? m : plan->rows;
+    for (size_t tiles = (m + plan->rows - 1) / plan->rows; tiles > 0; tiles--) {
+        size_t rows = (m + tiles - 1) / tiles; /* no small tile at the end */
         plan->tile[panels - 1][rows - 1](chunks, &a, c, ldc, first);
         a.q += rows * a.stride;
         a.scale += rows * (a.stride / CVQ_ACT_BLOCK);

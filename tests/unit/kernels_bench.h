@@ -159,14 +159,15 @@ static void bench_int8(const cvq_kernels *t, cvq_type type, size_t rows, size_t 
     size_t stride = cvq_panel_bytes(info, CVQ_PANEL_ROWS, k), panels = rows / CVQ_PANEL_ROWS;
     uint8_t *data = bench_alloc(stride * panels);
     cvq_panels w = {data, &cvq_codebook_default, stride, k, type};
-    cvq_act8 a = {bench_alloc(m * k), bench_alloc(m * k / 32), bench_alloc(m * k / 8), k};
-    float *c = bench_alloc(m * rows * 4);
+    size_t ld = k + 256; /* rows a multiple of 4 KiB apart would share cache sets */
+    cvq_act8 a = {bench_alloc(m * ld), bench_alloc(m * ld / 32), bench_alloc(m * ld / 8), ld};
+    float *c = bench_alloc(m * 64 * 4); /* as the driver: 4 panels */
     bool gemv = m <= 4;
     double *best = bench_alloc(panels / 4 * sizeof *best), seconds = 0, begin = bench_now();
     for (int round = 0; round < 30 && (round < 3 || bench_now() - begin < 1); round++)
         for (size_t p = 0; p < panels; p += 4) {
             double start = bench_now();
-            (gemv ? t->gemv_int8 : t->gemm_int8)[type](&w, p, 4, &a, 0, m, c + p * 16, rows);
+            (gemv ? t->gemv_int8 : t->gemm_int8)[type](&w, p, 4, &a, 0, m, c, 64);
             bench_keep(&best[p / 4], bench_now() - start, round);
         }
     for (size_t p = 0; p < panels / 4; p++) seconds += best[p];
@@ -188,14 +189,15 @@ static void bench_f32(const cvq_kernels *t, cvq_type type, size_t rows, size_t k
     size_t stride = cvq_panel_bytes(info, CVQ_PANEL_ROWS, k), panels = rows / CVQ_PANEL_ROWS;
     uint8_t *data = bench_alloc(stride * panels);
     cvq_panels w = {data, &cvq_codebook_default, stride, k, type};
-    float *x = bench_alloc(m * k * 4), *c = bench_alloc(m * rows * 4), *u = bench_alloc(256 * 64);
+    size_t ld = k + 16;
+    float *x = bench_alloc(m * ld * 4), *c = bench_alloc(m * 64 * 4), *u = bench_alloc(256 * 64);
     double *best = bench_alloc(panels * sizeof *best), seconds = 0, begin = bench_now();
     for (int round = 0; round < 30 && (round < 3 || bench_now() - begin < 1); round++)
         for (size_t p = 0; p < panels; p++) {
             double start = bench_now();
             for (size_t k0 = 0; k0 < k; k0 += 256) {
                 t->unpack_f32[type](&w, p, k0, k0 + 256, u);
-                t->tile_f32(u, 256, x + k0, k, m, c + p * 16, rows, k0 != 0);
+                t->tile_f32(u, 256, x + k0, ld, m, c + p % 4 * 16, 64, k0 != 0);
             }
             bench_keep(&best[p], bench_now() - start, round);
         }
