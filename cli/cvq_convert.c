@@ -94,7 +94,7 @@ static cvq_status convert(const arguments *args, const cvq_checkpoint *checkpoin
 int main(int argc, char **argv) {
     arguments args = {.recipe = "bf16"};
     cvq_error err = {0};
-    int exit_code = CVQ_EXIT_DONE;
+    int exit_code;
     if (!cvq_options_parse(&command, argc, argv, &args, &exit_code)) return exit_code;
     if (args.dry_run && args.common.num_operands == 2)
         return cvq_say_usage(&command, "--dry-run writes nothing, so it takes no OUT.cvq");

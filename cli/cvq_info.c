@@ -181,7 +181,7 @@ static void print_config(const cvq_model_config *c) {
 
 static void print_source(const cvq_metadata *m) {
     char human[32];
-    printf("source:        %s%s\n", m->revision[0] ? "revision " : "", m->revision);
+    printf("source:        revision %s\n", m->revision[0] ? m->revision : "not given");
     for (size_t i = 0; i < m->num_files; i++)
         printf("  %s  %s, sha256 %s\n", m->files[i].name, cvq_human_bytes(m->files[i].size, human),
                m->files[i].sha256);
@@ -360,7 +360,6 @@ int main(int argc, char **argv) {
     if (status != CVQ_OK) goto done;
     status = print_all(&args, r, &m, &v, &err);
 done:
-    exit_code = CVQ_EXIT_DONE;
     if (status != CVQ_OK)
         exit_code = cvq_say_error(&command, &err);
     else if (v.count > 0)

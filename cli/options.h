@@ -65,7 +65,8 @@ typedef struct cvq_common {
 
 /* Fills args (whose first member is a cvq_common; the caller has set the defaults), prints help or
  * version where asked for, chooses the instruction set and makes the process ready for Ctrl-C.
- * False: leave with *exit_code. */
+ * False: leave with *exit_code, which is else
+ * CVQ_EXIT_DONE. */
 bool cvq_options_parse(const cvq_command *command, int argc, char **argv, void *args,
                        int *exit_code);
 /* The help text on stdout. */
