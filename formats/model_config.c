@@ -70,8 +70,6 @@ cvq_status cvq_model_config_check(const cvq_model_config *c, const char *where, 
         return cvq_fail(err, CVQ_FORMAT, where,
                         "config: vision_config.num_positions is %u, not %llu", c->vit_num_positions,
                         (unsigned long long)(grid * grid + 1));
-    if (cvq_image_slots(c) + 2 > c->max_positions)
-        return outside(where, "max_position_embeddings (room for one picture)", err);
     if (!eps_ok(c->rms_norm_eps)) return outside(where, "rms_norm_eps", err);
     if (!eps_ok(c->vit_layer_norm_eps)) return outside(where, "vision_config.layer_norm_eps", err);
     return check_ids(c, where, err);

@@ -58,4 +58,11 @@ static inline size_t cvq_image_slots(const cvq_model_config *c) {
     return g * g + 2;
 }
 
+/* Slots of the longest sequence. max_positions counts slots; a limit that has no room for a picture
+ * can only mean text, so the picture's slots come on top. */
+static inline size_t cvq_max_context(const cvq_model_config *c) {
+    size_t picture = cvq_image_slots(c) + 2;
+    return c->max_positions < picture ? c->max_positions + picture : c->max_positions;
+}
+
 #endif

@@ -63,7 +63,7 @@ static void describe(cvq_model *m) {
                                .hidden_size = c->hidden_size,
                                .num_layers = c->num_layers,
                                .vit_num_layers = c->vit_num_layers,
-                               .max_context = c->max_positions,
+                               .max_context = (uint32_t)cvq_max_context(c),
                                .image_size = c->image_size,
                                .image_slots = (uint32_t)cvq_image_slots(c),
                                .quantized = m->weights.quantized,

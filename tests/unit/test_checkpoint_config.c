@@ -104,7 +104,7 @@ static const change refused[] = {
     {"", "rms_norm_eps", "\"1e-5\"", CVQ_FORMAT, "\"rms_norm_eps\" must be a finite number"},
     {"", "rms_norm_eps", "0", CVQ_FORMAT, "rms_norm_eps"},
     {"", "rms_norm_eps", "-1e-5", CVQ_FORMAT, "rms_norm_eps"},
-    {"", "max_position_embeddings", "2000", CVQ_FORMAT, "max_position_embeddings"},
+    {"", "max_position_embeddings", "7", CVQ_FORMAT, "max_position_embeddings"},
     {"", "vision_config", NULL, CVQ_FORMAT, "\"vision_config\" must be an object"},
     {"", "vision_config", "[]", CVQ_FORMAT, "\"vision_config\" must be an object"},
     {"vision_config", "hidden_act", "\"quick_gelu\"", CVQ_UNSUPPORTED,

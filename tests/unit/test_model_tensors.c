@@ -35,6 +35,9 @@ static void real_model_adds_up(void) {
     CHECK(cvq_model_config_check(&real, "config", NULL) == CVQ_OK);
     CHECK(cvq_head_dim(&real) == 128 && cvq_vit_head_dim(&real) == 112);
     CHECK(cvq_qkv_rows(&real) == 6144 && cvq_image_slots(&real) == 2306);
+    cvq_model_config short_context = real;
+    short_context.max_positions = 2048;
+    CHECK(cvq_max_context(&real) == 8192 && cvq_max_context(&short_context) == 2048 + 2308);
     size_t n = cvq_model_tensor_count(&real);
     CHECK(n == 1221);
     uint64_t elements = 0, decode = 0;
@@ -98,7 +101,7 @@ static void impossible_configs_are_refused(void) {
     REFUSED(intermediate_size, 0, "intermediate_size");
     REFUSED(vocab_size, 12, "vocab_size");
     REFUSED(vocab_size, 1u << 21, "vocab_size");
-    REFUSED(max_positions, 100, "max_position_embeddings");
+    REFUSED(max_positions, 7, "max_position_embeddings");
     REFUSED(num_eos, 0, "eos_token_id");
     REFUSED(num_eos, 9, "eos_token_id");
     REFUSED(bos_id, 128256, "bos_token_id");
