@@ -50,9 +50,12 @@ void gemm_int8_run(const gemm_plan *plan, const cvq_panels *w, size_t panel0, si
 
 #define GEMM_INLINE static inline __attribute__((always_inline))
 #ifdef __clang__
-#define GEMM_UNROLL _Pragma("unroll")
+#define GEMM_UNROLL _Pragma("clang loop unroll(full)")
 #else
 #define GEMM_UNROLL _Pragma("GCC unroll 16")
 #endif
+/* Nothing, but a value that the compiler cannot take apart: sums stay in the order written, which
+ * bounds the registers in use. */
+#define GEMM_KEEP(v) __asm__("" : "+x"(v))
 
 #endif

@@ -67,6 +67,8 @@ GEMM_INLINE void tile(const int rows, const int depth, const bool own_zeros, con
                     __m256i y = _mm256_maddubs_epi16(bottom, four);
                     pairs[i][0] = d ? _mm256_add_epi16(pairs[i][0], x) : x;
                     pairs[i][1] = d ? _mm256_add_epi16(pairs[i][1], y) : y;
+                    GEMM_KEEP(pairs[i][0]);
+                    GEMM_KEEP(pairs[i][1]);
                 }
             }
             GEMM_UNROLL for (int i = 0; i < rows; i++) {
@@ -112,6 +114,8 @@ GEMM_INLINE void tile_q8(const int rows, const gemm_chunk *w, const gemm_rows *a
                     __m256i two = broadcast4(&split[i][GEMM_CHUNK / 2 * odd + 2 * l]);
                     dot[i][0] = _mm256_add_epi32(dot[i][0], _mm256_madd_epi16(top, two));
                     dot[i][1] = _mm256_add_epi32(dot[i][1], _mm256_madd_epi16(bottom, two));
+                    GEMM_KEEP(dot[i][0]);
+                    GEMM_KEEP(dot[i][1]);
                 }
             }
         }

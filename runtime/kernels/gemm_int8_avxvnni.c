@@ -15,10 +15,15 @@ static void unpack_q4_lines(const cvq_panels *w, const uint8_t *data, gemm_chunk
     unpack_q4(w, data, out);
 }
 
-/* Assembly, since for the intrinsic gcc 12 copies every accumulator twice. */
-GEMM_INLINE __m256i dot4(__m256i sum, __m256i weights, __m256i activations) {
-    __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sum) : "x"(weights), "x"(activations));
-    return sum;
+/* Four activations by the two halves of a line. In assembly, so that gcc 12 neither copies every
+ * accumulator twice nor loads activations ahead, for which there are no registers. */
+GEMM_INLINE void multiply_line(__m256i dot[2], __m256i top, __m256i bottom, const int8_t *q) {
+    __m256i four;
+    __asm__("vpbroadcastd %3, %2\n\t"
+            "%{vex%} vpdpbusd %2, %4, %0\n\t"
+            "%{vex%} vpdpbusd %2, %5, %1"
+            : "+x"(dot[0]), "+x"(dot[1]), "=&x"(four)
+            : "m"(*(const int8_t(*)[4])q), "x"(top), "x"(bottom));
 }
 
 GEMM_INLINE void tile(const int rows, const int block, const gemm_chunk *w, const gemm_rows *a,
@@ -33,15 +38,13 @@ GEMM_INLINE void tile(const int rows, const int block, const gemm_chunk *w, cons
         GEMM_UNROLL for (int i = 0; i < rows; i++) dot[i][0] = dot[i][1] =
             _mm256_set1_epi32(start[i][b]);
         const uint8_t *line = w->lines + b * (size_t)block * 16;
-        for (int l = 0; l < block / 4; l++) {
-            __m256i top = load_half(line + 64 * l), bottom = load_half(line + 64 * l + 32);
-            GEMM_UNROLL for (int i = 0; i < rows; i++) {
-                __m256i four = broadcast4(q + (size_t)i * a->stride + 4 * l);
-                dot[i][0] = dot4(dot[i][0], top, four);
-                dot[i][1] = dot4(dot[i][1], bottom, four);
+        for (int l0 = 0; l0 < block / 4; l0 += 8, line += 512, q += 32) {
+            GEMM_UNROLL for (int l = 0; l < 8; l++) {
+                __m256i top = load_half(line + 64 * l), bottom = load_half(line + 64 * l + 32);
+                GEMM_UNROLL for (int i = 0; i < rows; i++)
+                    multiply_line(dot[i], top, bottom, q + (size_t)i * a->stride + 4 * l);
             }
         }
-        q += block;
         const float *scale = a->scale + b * (size_t)block / CVQ_ACT_BLOCK;
         GEMM_UNROLL for (int i = 0; i < rows; i++) {
             __m256 s = _mm256_set1_ps(scale[(size_t)i * (a->stride / CVQ_ACT_BLOCK)]);
