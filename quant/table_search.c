@@ -8,6 +8,14 @@
  * anything: four weights travel as the bytes of one 32-bit lane, and sums have a fixed order. */
 #include "quant/scale_search_internal.h"
 
+/* All of it goes into the two functions at the end, so that one of them can be compiled for AVX2:
+ * the same operations in the same order, only more of them at once. */
+#if defined(__GNUC__)
+#define INLINE static inline __attribute__((always_inline))
+#else
+#define INLINE static inline
+#endif
+
 #define BLOCK 32
 #define WORDS (BLOCK / 4)
 #define MAX_OFFSET 31
@@ -41,7 +49,7 @@ static void table_init(table *t, const cvq_codebook *c) {
 }
 
 /* Doubled and cut positions of the 32 weights: byte k of word j is weight 8 k + j, less 128. */
-static inline void positions(const float *x, float per_step, float start, uint32_t *words) {
+INLINE void positions(const float *x, float per_step, float start, uint32_t *words) {
     for (int j = 0; j < WORDS; j++) {
         float a = x[j] * per_step + start, b = x[8 + j] * per_step + start;
         float c = x[16 + j] * per_step + start, d = x[24 + j] * per_step + start;
@@ -60,7 +68,7 @@ static inline void positions(const float *x, float per_step, float start, uint32
 }
 
 /* The nearest entries' values, 0 .. 127, byte by byte. */
-static inline void nearest(const table *t, const uint32_t *at, uint32_t *values) {
+INLINE void nearest(const table *t, const uint32_t *at, uint32_t *values) {
     int8_t position[BLOCK], value[BLOCK] = {0};
     memcpy(position, at, BLOCK);
     for (int j = 0; j < 15; j++) {
@@ -72,8 +80,8 @@ static inline void nearest(const table *t, const uint32_t *at, uint32_t *values)
 }
 
 /* *wxq = sum w x q and *wqq = sum w q^2 for q = value + shift. */
-static inline void moments(const cvq_search *s, const uint32_t *values, float shift, float *wxq,
-                           float *wqq) {
+INLINE void moments(const cvq_search *s, const uint32_t *values, float shift, float *wxq,
+                    float *wqq) {
     const float *w = s->w, *wx = s->wx;
     float first[WORDS], second[WORDS];
     for (int j = 0; j < WORDS; j++) {
@@ -89,7 +97,7 @@ static inline void moments(const cvq_search *s, const uint32_t *values, float sh
 }
 
 /* The f16 nearest to d among those whose five lowest bits are `offset`; finite. */
-static uint16_t encode(float d, uint32_t offset) {
+INLINE uint16_t encode(float d, uint32_t offset) {
     const uint32_t bits = cvq_f32_bits(d), sign = bits >> 16 & 0x8000u;
     const uint32_t magnitude = bits & 0x7fffffffu;
     /* The place among the f16 numbers, 0x0000 the first, in 1/8192: they are evenly spaced below
@@ -104,7 +112,7 @@ static uint16_t encode(float d, uint32_t offset) {
 
 /* Returns the error of what the scale d (in the block's units) with this offset leads to, and keeps
  * it if it is the best. d is not 0. */
-static float evaluate(const cvq_search *s, const table *t, float d, int offset, cvq_choice *best) {
+INLINE float evaluate(const cvq_search *s, const table *t, float d, int offset, cvq_choice *best) {
     uint32_t at[WORDS], values[WORDS];
     const float shift = (float)offset - t->zero, per_step = 2.0f / d;
     float wxq, wqq;
@@ -126,12 +134,12 @@ static float evaluate(const cvq_search *s, const table *t, float d, int offset, 
 
 /* The scale that puts the peak at an end (0 or 15) of the table moved by offset; 0 if that end is
  * then 0 itself. */
-static float scale_at_end(const cvq_search *s, const table *t, int end, int offset) {
+INLINE float scale_at_end(const cvq_search *s, const table *t, int end, int offset) {
     float q = (end ? t->last : 0.0f) - t->zero + (float)offset;
     return q == 0.0f ? 0.0f : s->peak / q;
 }
 
-static void try_ends(const cvq_search *s, const table *t, cvq_choice *best) {
+INLINE void try_ends(const cvq_search *s, const table *t, cvq_choice *best) {
     float error[2][MAX_OFFSET / OFFSET_STEP + 1];
     for (int end = 0; end < 2; end++)
         for (int o = 0; o <= MAX_OFFSET; o += OFFSET_STEP) {
@@ -149,7 +157,7 @@ static void try_ends(const cvq_search *s, const table *t, cvq_choice *best) {
 }
 
 /* Step to better neighbours of the best until there is none. */
-static void try_neighbours(const cvq_search *s, const table *t, cvq_choice *best) {
+INLINE void try_neighbours(const cvq_search *s, const table *t, cvq_choice *best) {
     for (int round = 0; round < ROUNDS; round++) {
         const cvq_choice before = *best;
         const float d = cvq_search_scale(s, before.scale);
@@ -165,7 +173,7 @@ static void try_neighbours(const cvq_search *s, const table *t, cvq_choice *best
     }
 }
 
-cvq_choice cvq_search_table(const cvq_codebook *codebook, const cvq_search *s) {
+INLINE cvq_choice search(const cvq_codebook *codebook, const cvq_search *s) {
     table t;
     table_init(&t, codebook);
     cvq_choice best = {s->sum_wxx, 0};
@@ -173,3 +181,18 @@ cvq_choice cvq_search_table(const cvq_codebook *codebook, const cvq_search *s) {
     try_neighbours(s, &t, &best);
     return best;
 }
+
+#if defined(__GNUC__) && defined(__x86_64__)
+__attribute__((target("avx2"))) static cvq_choice search_avx2(const cvq_codebook *codebook,
+                                                              const cvq_search *s) {
+    return search(codebook, s);
+}
+
+cvq_choice cvq_search_table(const cvq_codebook *codebook, const cvq_search *s) {
+    return __builtin_cpu_supports("avx2") ? search_avx2(codebook, s) : search(codebook, s);
+}
+#else
+cvq_choice cvq_search_table(const cvq_codebook *codebook, const cvq_search *s) {
+    return search(codebook, s);
+}
+#endif
