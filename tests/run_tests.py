@@ -8,7 +8,8 @@ programs ("qemu-aarch64 -cpu max"). In each, these run: FOLDER/tests/test_* (tes
 tests/test_*.py, from the root of the checkout, with
     CVQ_BIN     folder of the commands            CVQ_TOOLS   folder of the programs of tests/tools/
     CVQ_RUNNER  RUNNER, or empty                  CVQ_CONFIG  the configuration's name
-    CVQ_BUILD   the build folder                  CVQ_SHARED  passed on: a folder of further cases
+    CVQ_BUILD   the build folder                  CVQ_CC      its compiler
+    CVQ_SHARED  passed on: a folder of further cases
 A test ends with a line "N passed, N failed, N skipped" and exit status 0, or 1 if anything failed.
 A sanitizer's finding exits with 99, so that no test takes it for an error it expects.
 
@@ -53,6 +54,8 @@ class Config:
         if not name or not folder:
             raise argparse.ArgumentTypeError(f'{text}: not NAME=FOLDER[=RUNNER]')
         self.name, self.folder, self.runner = name, os.path.abspath(folder), runner
+        with open(os.path.join(folder, 'flags'), encoding='utf-8') as f:
+            self.compiler = f.read().split()[0]
 
     def levels(self):
         tool = os.path.join(self.folder, 'tools', 'cpu_levels')
@@ -88,7 +91,7 @@ def environment(job):
     e = dict(os.environ)
     e.update(CVQ_BIN=os.path.join(job.config.folder, 'bin'), CVQ_BUILD=job.config.folder,
              CVQ_TOOLS=os.path.join(job.config.folder, 'tools'), CVQ_RUNNER=job.config.runner,
-             CVQ_CONFIG=job.config.name, PYTHONDONTWRITEBYTECODE='1', LC_ALL='C.UTF-8',
+             CVQ_CONFIG=job.config.name, CVQ_CC=job.config.compiler, PYTHONDONTWRITEBYTECODE='1', LC_ALL='C.UTF-8',
              ASAN_OPTIONS='detect_leaks=1:exitcode=99:detect_stack_use_after_return=1',
              LSAN_OPTIONS='exitcode=99',
              UBSAN_OPTIONS='print_stacktrace=1:halt_on_error=1:exitcode=99',

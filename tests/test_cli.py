@@ -582,7 +582,7 @@ def example():
     shown_lines = [re.sub(r'^ \*(     )?', '', line) for line in block[1].split('\n')] if block else []
     check("the header's example is examples/ask.c", '\n'.join(shown_lines) + '\n' == source)
     library = os.path.join(BIN, '../lib/libcvq.a')
-    compiler = shutil.which('cc') or shutil.which('gcc')
+    compiler = os.environ.get('CVQ_CC') or shutil.which('cc') or shutil.which('gcc')
     if RUNNER or not compiler or os.environ.get('CVQ_CONFIG') in ('asan', 'ubsan') or not os.path.exists(library):
         skip('the example answers', 'no library for this machine, or no compiler')
         return
