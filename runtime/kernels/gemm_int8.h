@@ -45,8 +45,8 @@ typedef struct gemm_plan {
     gemm_tile_fn *tile[GEMM_MAX_PANELS][GEMM_MAX_ROWS]; /* [panels - 1][rows - 1] */
 } gemm_plan;
 
-void gemm_int8_run(const gemm_plan *plan, const cvq_panels *w, size_t panel0, size_t num_panels,
-                   const cvq_act8 *a, size_t row0, size_t m, float *c, size_t ldc);
+void cvq_gemm_int8_run(const gemm_plan *plan, const cvq_panels *w, size_t panel0, size_t num_panels,
+                       const cvq_act8 *a, size_t row0, size_t m, float *c, size_t ldc);
 
 #define GEMM_INLINE static inline __attribute__((always_inline))
 #ifdef __clang__

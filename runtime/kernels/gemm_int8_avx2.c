@@ -153,7 +153,7 @@ TILE(q8, 4, tile_q8(4, w, a, c, ldc, first))
                                     size_t ldc) {                                                  \
         static const gemm_plan plan = {                                                            \
             unpack, 4, 1, {{tile_##type##_1, tile_##type##_2, tile_##type##_3, tile_##type##_4}}}; \
-        gemm_int8_run(&plan, w, panel0, num_panels, a, row0, m, c, ldc);                           \
+        cvq_gemm_int8_run(&plan, w, panel0, num_panels, a, row0, m, c, ldc);                       \
     }
 KERNEL_OF(q8, unpack_q8_split)
 KERNEL_OF(q6, unpack_q6_lines)

@@ -195,7 +195,7 @@ TILES(2, 128)
                                       const cvq_act8 *a, size_t row0, size_t m, float *c,          \
                                       size_t ldc) {                                                \
         static const gemm_plan plan = PLAN(unpack_##type, block);                                  \
-        gemm_int8_run(&plan, w, panel0, num_panels, a, row0, m, c, ldc);                           \
+        cvq_gemm_int8_run(&plan, w, panel0, num_panels, a, row0, m, c, ldc);                       \
     }
 KERNEL_OF(q8, 128)
 KERNEL_OF(q6, 32)

@@ -58,7 +58,7 @@ TILES(128)
             4,                                                                                     \
             1,                                                                                     \
             {{tile_##block##_1, tile_##block##_2, tile_##block##_3, tile_##block##_4}}};           \
-        gemm_int8_run(&plan, w, panel0, num_panels, a, row0, m, c, ldc);                           \
+        cvq_gemm_int8_run(&plan, w, panel0, num_panels, a, row0, m, c, ldc);                       \
     }
 KERNEL_OF(q8, 128)
 KERNEL_OF(q6, 32)

@@ -60,7 +60,7 @@ TILE(2, 128)
                                     size_t ldc) {                                                  \
         static const gemm_plan plan = {                                                            \
             unpack_##type##_lines, 2, 1, {{tile_##block##_1, tile_##block##_2}}};                  \
-        gemm_int8_run(&plan, w, panel0, num_panels, a, row0, m, c, ldc);                           \
+        cvq_gemm_int8_run(&plan, w, panel0, num_panels, a, row0, m, c, ldc);                       \
     }
 KERNEL_OF(q8, 128)
 KERNEL_OF(q6, 32)

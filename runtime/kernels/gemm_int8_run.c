@@ -18,8 +18,8 @@ static void multiply_chunk(const gemm_plan *plan, const gemm_chunk *chunks, size
     }
 }
 
-void gemm_int8_run(const gemm_plan *plan, const cvq_panels *w, size_t panel0, size_t num_panels,
-                   const cvq_act8 *a, size_t row0, size_t m, float *c, size_t ldc) {
+void cvq_gemm_int8_run(const gemm_plan *plan, const cvq_panels *w, size_t panel0, size_t num_panels,
+                       const cvq_act8 *a, size_t row0, size_t m, float *c, size_t ldc) {
     gemm_chunk chunks[GEMM_MAX_PANELS];
     const cvq_type_info *info = cvq_type_describe(w->type);
     const size_t group_bytes = (size_t)info->row_bytes * CVQ_PANEL_ROWS;
