@@ -373,24 +373,28 @@ def chatting():
     other = os.path.join(PICTURES, 'shapes-two-circles.png')
     question = 'How many shapes are there?'
     talk = f'{question}\n/image {NUMBER}\n{WHAT_NUMBER}\n\n{question}\n/clear\n{question}\n/image\n{question}\n/quit\nnever asked\n'
-    r = run('cvq-run', '--image', other, 'tiny.cvq', stdin=talk.encode())
+    r = run('cvq-run', '--max-tokens', '12', '--image', other, 'tiny.cvq', stdin=talk.encode())
     got = r.out.decode().split('\n')
 
     def once(*args):
-        return run('cvq-run', *args, 'tiny.cvq').out.decode().rstrip('\n')
+        return run('cvq-run', '--max-tokens', '12', *args, 'tiny.cvq').out.decode().rstrip('\n')
     raw = run('cvq-run', '--detokenize', ' '.join(map(str, ask('--image', NUMBER, '--prompt', WHAT_NUMBER)['completion_ids'])),
               'tiny.cvq').out.decode()
     write('history.json', json.dumps([[WHAT_NUMBER, raw]]))
     want = [once('--image', other, '--prompt', question), '13', once('--image', NUMBER, '--history', 'history.json', '--prompt', question),
             once('--image', NUMBER, '--prompt', question), once('--prompt', question), '']
     check('a conversation through a pipe', r.code == 0 and got == want and not r.err, f'{got} not {want}; {r}')
-    r = run('cvq-run', 'tiny.cvq', stdin=f'/image nothing.png\n/dance\n{question}\n'.encode())
+    r = run('cvq-run', '--max-tokens', '12', 'tiny.cvq', stdin=f'/image nothing.png\n/dance\n{question}\n'.encode())
     check('mistakes in a piped conversation', r.code == 1 and r.err.count(b'\n') == 2 and b'nothing.png' in r.err and b'/dance' in r.err and
           r.out.count(b'\n') == 1, r)
     os.remove(path('history.json'))
 
 
 # ---------------------------------------------------------------- batch
+
+# Some of these answers would never end by themselves.
+BATCH = ('cvq-run', '--max-tokens', '12', '--batch', 'task/task.jsonl', '--out')
+
 
 def a_task():
     pictures = ['number-13.png', 'shapes-triangle.png', 'chart-a.png']
@@ -405,7 +409,7 @@ def a_task():
         {'id': 'text', 'text': 'only text'},
         {'id': 'a', 'image': pictures[2], 'question': 'Which bar is the tallest?'},
         {'id': 'odd', 'question': 'x', 'template': 'poem'},
-        {'id': 'long', 'question': 'word ' * 9000},
+        {'id': 'long', 'question': 'word ' * 3000},
         {'id': 'last', 'image': pictures[1], 'question': 'How many shapes are there?'},
     ]
 
@@ -414,7 +418,7 @@ def batches():
     os.mkdir(path('task'))
     task = a_task()
     write('task/task.jsonl', lines(task[:5]) + '\n{"broken\n' + lines(task[5:]))
-    r = run('cvq-run', '--batch', 'task/task.jsonl', '--out', 'whole.jsonl', '--progress', 'tiny.cvq')
+    r = run(*BATCH, 'whole.jsonl', '--progress', 'tiny.cvq')
     whole = read('whole.jsonl')
     rows = [json.loads(line) for line in whole.splitlines()]
     check('batch: order and ids', r.code == 0 and [x['id'] for x in rows] ==
@@ -424,7 +428,7 @@ def batches():
     check('batch: answers', [list(x) for x in rows if 'answer' in x] == [['id', 'answer']] * 6 and rows[0]['answer'] == '13', rows)
     check('batch: each picture is encoded once', len(re.findall(rb'encoding the picture: 100%', r.err)) == 3, r.err.decode())
     check('batch: the same as alone', rows[2]['answer'] == ask('--image', 'task/number-13.png', '--prompt', task[2]['question'],
-                                                               '--template', 'vqa')['answer'], rows[2])
+                                                               '--template', 'vqa', '--max-tokens', '12')['answer'], rows[2])
     check('batch: counts on stderr', b'11 answered, 5 of them with an error' in r.err, r)
     resuming(whole)
     refusing(whole)
@@ -433,7 +437,7 @@ def batches():
 
 
 def resuming(whole):
-    batch = ('cvq-run', '--batch', 'task/task.jsonl', '--out', 'part.jsonl')
+    batch = (*BATCH, 'part.jsonl')
     rows = whole.splitlines(keepends=True)
     for name, kept in (('nothing', b''), ('three lines', b''.join(rows[:3])), ('a torn line', b''.join(rows[:6]) + rows[6][:9]),
                        ('the last line without its end', whole[:-1]), ('a byte', b'{'), ('everything', whole)):
@@ -461,10 +465,10 @@ def resuming(whole):
 def refusing(whole):
     for name, data in (('another file', b'precious\n'), ('a file without lines', b'precious'), ('lines without id', b'{"x":1}\n')):
         write('part.jsonl', data)
-        r = run('cvq-run', '--batch', 'task/task.jsonl', '--out', 'part.jsonl', 'tiny.cvq')
+        r = run(*BATCH, 'part.jsonl', 'tiny.cvq')
         check(f'batch into {name}: refused, untouched', r.code == 1 and one_line(r.err) and read('part.jsonl') == data, r)
     os.remove(path('part.jsonl'))
-    r = run('cvq-run', '--force', '--batch', 'task/task.jsonl', '--out', 'task/task.jsonl', 'tiny.cvq')
+    r = run(*BATCH, 'task/task.jsonl', '--force', 'tiny.cvq')
     check('batch into the task itself: refused', r.code == 1 and one_line(r.err) and b'broken' in read('task/task.jsonl'), r)
     r = run('cvq-run', '--batch', 'nothing.jsonl', '--out', 'part.jsonl', 'tiny.cvq')
     check('a task that is not there', r.code == 1 and one_line(r.err) and not os.path.exists(path('part.jsonl')), r)
