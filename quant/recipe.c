@@ -13,7 +13,7 @@ typedef struct named_rule {
     cvq_type type;
 } named_rule;
 
-#define MAX_NAMED_RULES 6
+#define MAX_NAMED_RULES 7
 
 typedef struct named_recipe {
     const char *name;
@@ -31,11 +31,17 @@ static const named_recipe recipes[] = {
     {"q4",
      {{"*", CVQ_TYPE_Q8},
       {"model.layers.*", CVQ_TYPE_Q4T},
+      {"model.layers.0.*", CVQ_TYPE_Q6},
       {"lm_head.weight", CVQ_TYPE_Q6},
+      {"model.embed_tokens.weight", CVQ_TYPE_Q6},
       PATCH_RULE,
       {NULL, CVQ_TYPES}}},
     {"q4-small",
-     {{"*", CVQ_TYPE_Q4T}, {"lm_head.weight", CVQ_TYPE_Q6}, PATCH_RULE, {NULL, CVQ_TYPES}}},
+     {{"*", CVQ_TYPE_Q4T},
+      {"model.layers.0.*language*", CVQ_TYPE_Q6},
+      {"lm_head.weight", CVQ_TYPE_Q6},
+      PATCH_RULE,
+      {NULL, CVQ_TYPES}}},
 };
 
 struct cvq_recipe {
