@@ -79,6 +79,9 @@ static cvq_status convert(const arguments *args, const cvq_checkpoint *checkpoin
     cvq_status status =
         cvq_convert(checkpoint, recipe, &convert_options, out.fd, path, &licenses, id, err);
     cvq_progress_erase();
+    if (status == CVQ_OK)
+        cvq_say_more(&args->common, "converted in %.2f s with %d threads",
+                     cvq_progress_clock() - progress.started, args->common.threads);
     if (status == CVQ_OK) status = cvq_output_commit(&out, err);
     cvq_output_discard(&out);
     if (status != CVQ_OK) return status;

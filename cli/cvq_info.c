@@ -100,6 +100,8 @@ static cvq_status verify(const arguments *args, const cvq_reader *r, verificatio
     cvq_status status =
         cvq_reader_verify(r, args->common.threads, add_damage, on_progress, v, &found);
     cvq_progress_erase();
+    cvq_say_more(&args->common, "every hash computed in %.2f s with %d threads",
+                 cvq_progress_clock() - v->progress.started, args->common.threads);
     if (v->no_memory)
         return cvq_fail(err, CVQ_OUT_OF_MEMORY, cvq_reader_path(r), "too many damaged ranges");
     if (status != CVQ_OK && v->count == 0)

@@ -118,6 +118,9 @@ static cvq_status quantize(work *w, cvq_error *err) {
     cvq_status status = cvq_requantize(w->in, w->recipe, &convert_options, w->out.fd,
                                        args->common.operands[1], w->id, err);
     cvq_progress_erase();
+    if (status == CVQ_OK)
+        cvq_say_more(&args->common, "quantized in %.2f s with %d threads",
+                     cvq_progress_clock() - progress.started, args->common.threads);
     return status;
 }
 

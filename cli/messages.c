@@ -43,14 +43,24 @@ int cvq_say_usage(const cvq_command *command, const char *format, ...) {
     return CVQ_EXIT_USAGE;
 }
 
-void cvq_say_note(const cvq_common *common, const char *format, ...) {
-    if (common->quiet) return;
+static void say_line(const cvq_common *common, const char *format, va_list list) {
     char line[MAX_LINE] = "note: ";
+    vsnprintf(line + 6, sizeof line - 6, format, list);
+    print_line(common->command->name, line);
+}
+
+void cvq_say_note(const cvq_common *common, const char *format, ...) {
     va_list list;
     va_start(list, format);
-    vsnprintf(line + 6, sizeof line - 6, format, list);
+    if (!common->quiet) say_line(common, format, list);
     va_end(list);
-    print_line(common->command->name, line);
+}
+
+void cvq_say_more(const cvq_common *common, const char *format, ...) {
+    va_list list;
+    va_start(list, format);
+    if (common->verbose) say_line(common, format, list);
+    va_end(list);
 }
 
 int cvq_finish_stdout(const cvq_command *command, int exit_code) {

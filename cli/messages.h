@@ -15,6 +15,9 @@ int cvq_say_usage(const cvq_command *command, const char *format, ...) CVQ_PRINT
 /* "cvq-run: note: ...", unless the user asked for quiet. */
 void cvq_say_note(const cvq_common *common, const char *format, ...) CVQ_PRINTF(2, 3);
 
+/* The same, only with --verbose. */
+void cvq_say_more(const cvq_common *common, const char *format, ...) CVQ_PRINTF(2, 3);
+
 /* Flush stdout; what did not reach it (a full disk) turns exit code 0 into 1 with a message. */
 int cvq_finish_stdout(const cvq_command *command, int exit_code);
 

@@ -3,10 +3,10 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "base/white_space.h"
 #include "cli/interrupt.h"
 #include "cli/messages.h"
 #include "cli/run.h"
-#include "cli/white_space.h"
 #include "formats/json.h"
 #include "imageio/picture.h"
 
@@ -215,8 +215,7 @@ cvq_status cvq_run_print_json(cvq_answer *a, cvq_error *err) {
 void cvq_run_print_times(const cvq_run *run, const cvq_answer *a) {
     const cvq_result *r = &a->result;
     char memory[32];
-    if (!run->args->common.verbose) return;
-    cvq_say_note(&run->args->common,
+    cvq_say_more(&run->args->common,
                  "picture %.2f s; prompt %.2f s (%zu tokens); answer %.2f s (%zu tokens, %.1f a "
                  "second); peak memory %s",
                  r->encode_s, r->prefill_s, a->prompt_tokens, r->decode_s, r->tokens,

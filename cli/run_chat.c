@@ -4,10 +4,10 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/white_space.h"
 #include "cli/interrupt.h"
 #include "cli/messages.h"
 #include "cli/run.h"
-#include "cli/white_space.h"
 
 typedef struct chat {
     cvq_run *run;

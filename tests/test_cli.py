@@ -163,6 +163,8 @@ def converting():
     info = json.loads(run('cvq-info', '--json', 'one-step.cvq').out)
     check('--force replaces it', r.code == 0 and info['recipe'] == 'q8', r)
     check('revision and card are in the file', info['source']['revision'] == 'ab12' and info['card'] == 'taken', info)
+    r = run('cvq-convert', '-v', '--force', 'checkpoint', 'one-step.cvq')
+    check('-v tells the time', r.code == 0 and one_line(r.err) and b'converted in' in r.err, r)
     os.remove(path('one-step.cvq'))
 
     shutil.copytree(CHECKPOINT, path('bare'))
@@ -200,6 +202,8 @@ def quantizing():
     check('report on stdout: the summary goes to stderr', b' id ' in r.err and b' id ' not in r.out, r)
     check('the recipe is then custom', json.loads(run('cvq-info', '--json', 'typed.cvq').out)['recipe'] == 'custom')
     os.remove(path('typed.cvq'))
+    r = run('cvq-quantize', 'q4.cvq', 'new.cvq')
+    check('a quantized source is refused', r.code == 1 and one_line(r.err) and b'quantized already' in r.err, r)
     r = run('cvq-quantize', '--imatrix', 'taken', 'tiny.cvq', 'new.cvq')
     check('a bad imatrix is named', r.code == 1 and b'taken' in r.err and one_line(r.err), r)
 
@@ -575,6 +579,33 @@ def stopped_answers():
     check('a closed pipe ends it quietly', code in (-signal.SIGPIPE, 128 + signal.SIGPIPE) and not err, (code, err))
 
 
+def typed_conversation():
+    """On a terminal Ctrl-C stops an answer, and the conversation goes on; at the mark it leaves."""
+    main, side = pty.openpty()
+    p = subprocess.Popen(argv('cvq-run', '--template', 'base', '--temperature', '3', 'tiny.cvq'), cwd=work, stdin=side,
+                         stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    os.close(side)
+    screen = b''
+
+    def marks(n):
+        nonlocal screen
+        while screen.count(b'> ') < n and (block := os.read(p.stderr.fileno(), 4096)):
+            screen += block
+        return screen.count(b'> ') == n
+    good = marks(1)
+    for turn in (2, 3):
+        os.write(main, b'And\n')
+        os.read(p.stdout.fileno(), 1)
+        p.send_signal(signal.SIGINT)
+        good = good and marks(turn)
+        os.read(p.stdout.fileno(), 1 << 20)  # the rest of this answer
+    time.sleep(0.5)
+    p.send_signal(signal.SIGINT)
+    out, err = p.communicate(timeout=120)
+    os.close(main)
+    check('Ctrl-C in a typed conversation', good and p.returncode == 130 and b'/image FILE' in screen, (p.returncode, screen, err))
+
+
 # ---------------------------------------------------------------- the example
 
 def example():
@@ -613,7 +644,7 @@ def main():
         prepare()
         exact('--rewrite' in sys.argv[1:])
         for part in (converting, quantizing, informing, interrupted_files, full_disk, answering, tokenizing, histories, chatting,
-                     batches, logits, progress, stopped_answers, example):
+                     batches, logits, progress, stopped_answers, typed_conversation, example):
             kept = files()
             try:
                 part()

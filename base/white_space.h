@@ -1,6 +1,6 @@
-/* White space around an answer, as Python's str.strip() sees it. */
-#ifndef CVQ_CLI_WHITE_SPACE_H
-#define CVQ_CLI_WHITE_SPACE_H
+/* White space around a text, as Python's str.strip() sees it. */
+#ifndef CVQ_BASE_WHITE_SPACE_H
+#define CVQ_BASE_WHITE_SPACE_H
 
 #include <stddef.h>
 

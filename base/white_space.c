@@ -1,5 +1,5 @@
 /* The list is that of Python's str.isspace(): Unicode's white space and four separators. */
-#include "cli/white_space.h"
+#include "base/white_space.h"
 
 #include <string.h>
 
