@@ -42,7 +42,7 @@ CFLAGS_ALL = -std=c11 -D_GNU_SOURCE -I. -Iinclude $(WARNINGS) $(OPTIMIZE) -ffp-c
   $(SAFETY) $(PACKAGE_CFLAGS) $(CFLAGS)
 LDFLAGS_ALL = -fopenmp $(SAFETY_LINK) $(LDFLAGS)
 
-# Only a kernel file gets its instruction set's flags, by the end of its name.
+# Only kernels, and the loops that measure peaks, get their set's flags, by the end of the file's name.
 FLAGS_avx2 := -mavx2 -mfma -mf16c
 FLAGS_avxvnni := $(FLAGS_avx2) -mavxvnni
 FLAGS_avx512 := $(FLAGS_avx2) -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni
@@ -52,7 +52,7 @@ FLAGS_i8mm := -march=armv8.2-a+dotprod+i8mm
 kernel_flags = $(FLAGS_$(lastword $(subst _, ,$(basename $(notdir $(1))))))
 # What one file needs beside that: threads stand in base/parallel.c alone, stb in imageio/ alone,
 # and tests need no speed (gcc 12 for ARM breaks down over one of them at -O3).
-file_flags = $(if $(filter runtime/kernels/%,$(1)),$(call kernel_flags,$(1))) \
+file_flags = $(if $(filter runtime/kernels/% bench/peaks%,$(1)),$(call kernel_flags,$(1))) \
   $(if $(filter base/parallel.c,$(1)),-fopenmp) $(if $(filter imageio/% tests/%,$(1)),$(STB_CFLAGS)) \
   $(if $(filter tests/%,$(1)),-O1)
 

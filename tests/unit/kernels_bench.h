@@ -9,130 +9,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/memory.h"
+#include "bench/peaks.h"
 #include "runtime/kernels/kernels.h"
 
-static double bench_now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-#if defined(__x86_64__)
-#include <immintrin.h>
-
-/* 1e9 multiply-adds x 2 of the best loop of each kind: eight or more independent sums. */
-#define BENCH_STEPS 200000
-#ifdef __clang__
-#define BENCH_UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define BENCH_UNROLL _Pragma("GCC unroll 16")
-#endif
-#define BENCH_HIDE(v) __asm__ volatile("" : "+v"(v))
-
-__attribute__((target("avx512f,avx512vnni"))) static double bench_peak_vnni512(void) {
-    __m512i s[12], a = _mm512_set1_epi8(3), b = _mm512_set1_epi8(1);
-    BENCH_UNROLL for (int j = 0; j < 12; j++) {
-        s[j] = a;
-        BENCH_HIDE(s[j]); /* or all sums were one to the compiler */
-    }
-    double t = bench_now();
-    for (int i = 0; i < BENCH_STEPS; i++) {
-        BENCH_HIDE(a);
-        BENCH_HIDE(b);
-        BENCH_UNROLL for (int j = 0; j < 12; j++) s[j] = _mm512_dpbusd_epi32(s[j], a, b);
-    }
-    BENCH_UNROLL for (int j = 0; j < 12; j++) BENCH_HIDE(s[j]);
-    return 2.0 * 64 * 12 * BENCH_STEPS / (bench_now() - t);
-}
-__attribute__((target("avx512f"))) static double bench_peak_fma512(void) {
-    __m512 s[12], a = _mm512_set1_ps(1), b = _mm512_set1_ps(1);
-    BENCH_UNROLL for (int j = 0; j < 12; j++) {
-        s[j] = a;
-        BENCH_HIDE(s[j]); /* or all sums were one to the compiler */
-    }
-    double t = bench_now();
-    for (int i = 0; i < BENCH_STEPS; i++) {
-        BENCH_HIDE(a);
-        BENCH_HIDE(b);
-        BENCH_UNROLL for (int j = 0; j < 12; j++) s[j] = _mm512_fmadd_ps(a, b, s[j]);
-    }
-    BENCH_UNROLL for (int j = 0; j < 12; j++) BENCH_HIDE(s[j]);
-    return 2.0 * 16 * 12 * BENCH_STEPS / (bench_now() - t);
-}
-__attribute__((target("avx2,avxvnni"))) static double bench_peak_vnni256(void) {
-    __m256i s[12], a = _mm256_set1_epi8(3), b = _mm256_set1_epi8(1);
-    BENCH_UNROLL for (int j = 0; j < 12; j++) {
-        s[j] = a;
-        BENCH_HIDE(s[j]); /* or all sums were one to the compiler */
-    }
-    double t = bench_now();
-    for (int i = 0; i < BENCH_STEPS; i++) {
-        BENCH_HIDE(a);
-        BENCH_HIDE(b);
-        BENCH_UNROLL for (int j = 0; j < 12; j++) s[j] = _mm256_dpbusd_avx_epi32(s[j], a, b);
-    }
-    BENCH_UNROLL for (int j = 0; j < 12; j++) BENCH_HIDE(s[j]);
-    return 2.0 * 32 * 12 * BENCH_STEPS / (bench_now() - t);
-}
-__attribute__((target("avx2"))) static double bench_peak_maddubs(void) {
-    __m256i s[10], a = _mm256_set1_epi8(3), b = _mm256_set1_epi8(1), one = _mm256_set1_epi16(1);
-    BENCH_UNROLL for (int j = 0; j < 10; j++) {
-        s[j] = a;
-        BENCH_HIDE(s[j]);
-    }
-    double t = bench_now();
-    for (int i = 0; i < BENCH_STEPS; i++) {
-        BENCH_UNROLL for (int j = 0; j < 10; j++) {
-            __m256i pairs; /* written out, or the equal products would be computed once */
-            __asm__ volatile("vpmaddubsw %2, %1, %0" : "=x"(pairs) : "x"(a), "x"(b));
-            s[j] = _mm256_add_epi32(s[j], _mm256_madd_epi16(pairs, one));
-        }
-    }
-    BENCH_UNROLL for (int j = 0; j < 10; j++) BENCH_HIDE(s[j]);
-    return 2.0 * 32 * 10 * BENCH_STEPS / (bench_now() - t);
-}
-__attribute__((target("avx2,fma"))) static double bench_peak_fma256(void) {
-    __m256 s[10], a = _mm256_set1_ps(1), b = _mm256_set1_ps(1);
-    BENCH_UNROLL for (int j = 0; j < 10; j++) {
-        s[j] = a;
-        BENCH_HIDE(s[j]);
-    }
-    double t = bench_now();
-    for (int i = 0; i < BENCH_STEPS; i++) {
-        BENCH_HIDE(a);
-        BENCH_HIDE(b);
-        BENCH_UNROLL for (int j = 0; j < 10; j++) s[j] = _mm256_fmadd_ps(a, b, s[j]);
-    }
-    BENCH_UNROLL for (int j = 0; j < 10; j++) BENCH_HIDE(s[j]);
-    return 2.0 * 8 * 10 * BENCH_STEPS / (bench_now() - t);
-}
-static double bench_best(double (*peak)(void)) {
-    double best = 0;
-    for (int i = 0; i < 100; i++) {
-        double rate = peak();
-        if (rate > best) best = rate;
-    }
-    return best;
-}
 static void bench_peaks(cvq_cpu_level level, double *int8, double *f32) {
-    *int8 = *f32 = 0;
-    if (level == CVQ_CPU_AVX2 || level == CVQ_CPU_AVXVNNI) {
-        *f32 = bench_best(bench_peak_fma256);
-        *int8 = bench_best(level == CVQ_CPU_AVX2 ? bench_peak_maddubs : bench_peak_vnni256);
-    } else if (level != CVQ_CPU_SCALAR) {
-        *f32 = bench_best(bench_peak_fma512);
-        *int8 = bench_best(bench_peak_vnni512);
-    }
+    *int8 = cvq_peak_compute(level, CVQ_PEAK_INT8, 1, 0.2);
+    *f32 = cvq_peak_compute(level, CVQ_PEAK_F32, 1, 0.2);
 }
-#else
-static void bench_peaks(cvq_cpu_level level, double *int8, double *f32) {
-    (void)level;
-    *int8 = *f32 = 0;
-}
-#endif
 
 static void *bench_alloc(size_t bytes) {
     void *p;
@@ -164,12 +49,12 @@ static void bench_int8(const cvq_kernels *t, cvq_type type, size_t rows, size_t 
     cvq_act8 a = {bench_alloc(m * ld), bench_alloc(m * ld / 32), bench_alloc(m * ld / 8), ld};
     float *c = bench_alloc(m * 64 * 4); /* as the driver: 4 panels */
     bool gemv = m <= 4;
-    double *best = bench_alloc(panels / 4 * sizeof *best), seconds = 0, begin = bench_now();
-    for (int round = 0; round < 30 && (round < 3 || bench_now() - begin < 1); round++)
+    double *best = bench_alloc(panels / 4 * sizeof *best), seconds = 0, begin = cvq_bench_now();
+    for (int round = 0; round < 30 && (round < 3 || cvq_bench_now() - begin < 1); round++)
         for (size_t p = 0; p < panels; p += 4) {
-            double start = bench_now();
+            double start = cvq_bench_now();
             (gemv ? t->gemv_int8 : t->gemm_int8)[type](&w, p, 4, &a, 0, m, c, 64);
-            bench_keep(&best[p / 4], bench_now() - start, round);
+            bench_keep(&best[p / 4], cvq_bench_now() - start, round);
         }
     for (size_t p = 0; p < panels / 4; p++) seconds += best[p];
     free(best);
@@ -192,15 +77,15 @@ static void bench_f32(const cvq_kernels *t, cvq_type type, size_t rows, size_t k
     cvq_panels w = {data, &cvq_codebook_default, stride, k, type};
     size_t ld = k + 16;
     float *x = bench_alloc(m * ld * 4), *c = bench_alloc(m * 64 * 4), *u = bench_alloc(256 * 64);
-    double *best = bench_alloc(panels * sizeof *best), seconds = 0, begin = bench_now();
-    for (int round = 0; round < 30 && (round < 3 || bench_now() - begin < 1); round++)
+    double *best = bench_alloc(panels * sizeof *best), seconds = 0, begin = cvq_bench_now();
+    for (int round = 0; round < 30 && (round < 3 || cvq_bench_now() - begin < 1); round++)
         for (size_t p = 0; p < panels; p++) {
-            double start = bench_now();
+            double start = cvq_bench_now();
             for (size_t k0 = 0; k0 < k; k0 += 256) {
                 t->unpack_f32[type](&w, p, k0, k0 + 256, u);
                 t->tile_f32(u, 256, x + k0, ld, m, c + p % 4 * 16, 64, k0 != 0);
             }
-            bench_keep(&best[p], bench_now() - start, round);
+            bench_keep(&best[p], cvq_bench_now() - start, round);
         }
     for (size_t p = 0; p < panels; p++) seconds += best[p];
     free(best);
@@ -217,9 +102,9 @@ static void bench_f32(const cvq_kernels *t, cvq_type type, size_t rows, size_t k
         double best = 1e9;                                                                         \
         for (int round = 0; round < 20; round++) {                                                 \
             for (size_t i = 0; i < n; i++) x[i] = (float)(i % 97) * -0.03f;                        \
-            double start = bench_now();                                                            \
+            double start = cvq_bench_now();                                                        \
             for (int times = 0; times < 10; times++) call;                                         \
-            double seconds = (bench_now() - start) / 10;                                           \
+            double seconds = (cvq_bench_now() - start) / 10;                                       \
             if (seconds < best) best = seconds;                                                    \
         }                                                                                          \
         printf("  %-14s %8.2f G values/s\n", name, (double)n / best * 1e-9);                       \
