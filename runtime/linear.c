@@ -10,9 +10,9 @@
 
 #define PANELS 8 /* of 16 outputs in a tile */
 #define TILE_COLS (PANELS * CVQ_PANEL_ROWS)
-#define MAX_TILE_ROWS 256
-#define BLOCK_K 256 /* decoded to f32 at once in exact mode: 16 KiB */
-#define FEW_ROWS 4  /* gemv kernels take up to this many */
+#define MAX_TILE_ROWS 252 /* whole tiles of 4, 6 and 12 rows */
+#define BLOCK_K 256       /* decoded to f32 at once in exact mode: 16 KiB */
+#define FEW_ROWS 4        /* gemv kernels take up to this many */
 /* A tile's activations stay in the second-level cache while its panels pass by. */
 #define TILE_ACTIVATION_BYTES (1u << 20)
 
@@ -24,15 +24,22 @@ cvq_matrix cvq_matrix_rows(const cvq_matrix *w, size_t first, size_t count) {
     return part;
 }
 
+/* Padded columns of int8 activations. A multiple of 4,096 would put all rows of a tile into the
+ * same cache sets, so those get one group more. */
+static size_t act_stride(size_t cols) {
+    size_t stride = cvq_round_up(cols, CVQ_MAX_GROUP);
+    return stride % 4096 ? stride : stride + CVQ_MAX_GROUP;
+}
+
 /* q [rows][stride] | scale [rows][stride / 128] | sum [rows][stride / 32] */
 size_t cvq_input_bytes(size_t rows, size_t cols) {
-    size_t stride = cvq_round_up(cols, CVQ_MAX_GROUP);
+    size_t stride = act_stride(cols);
     return rows * (stride + stride / CVQ_ACT_BLOCK * sizeof(float) +
                    stride / CVQ_ACT_SUM * sizeof(int32_t));
 }
 
 static cvq_act8 act_view(void *memory, size_t rows, size_t cols) {
-    size_t stride = cvq_round_up(cols, CVQ_MAX_GROUP);
+    size_t stride = act_stride(cols);
     uint8_t *p = memory;
     cvq_act8 a = {.q = (int8_t *)p, .stride = stride};
     p += rows * stride;
@@ -137,8 +144,8 @@ void cvq_linear(const cvq_engine *e, const cvq_matrix *w, cvq_input *in, cvq_the
         in->quantized = true;
     }
     size_t row_bytes = in->cols * (job.int8 ? 1 : sizeof(float));
-    job.tile_rows = TILE_ACTIVATION_BYTES / row_bytes / 4 * 4;
-    if (job.tile_rows < 32) job.tile_rows = 32;
+    job.tile_rows = TILE_ACTIVATION_BYTES / row_bytes / 12 * 12;
+    if (job.tile_rows < 36) job.tile_rows = 36;
     if (job.tile_rows > MAX_TILE_ROWS) job.tile_rows = MAX_TILE_ROWS;
     job.row_tiles = (in->rows + job.tile_rows - 1) / job.tile_rows;
     job.panels = (w->rows + CVQ_PANEL_ROWS - 1) / CVQ_PANEL_ROWS;
