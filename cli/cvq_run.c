@@ -5,12 +5,8 @@
 
 #include "cli/interrupt.h"
 #include "cli/messages.h"
+#include "cli/model_options.h"
 #include "cli/run.h"
-
-static const char *const templates[] = {"chat", "vqa", "base", NULL};
-static const char *const ropes[] = {"bf16", "f32", NULL};
-static const char *const kv_types[] = {"f32", "f16", "q8", NULL};
-static const char *const precisions[] = {"exact", "fast", NULL};
 
 #define MEMBER(name) offsetof(cvq_run_args, name)
 static const cvq_option options[] = {
@@ -29,19 +25,8 @@ static const cvq_option options[] = {
      .offset = MEMBER(history),
      .value = "FILE.json",
      .help = "earlier turns: [[\"question\", \"answer\"], ...]"},
-    {.name = "template",
-     .kind = CVQ_OPTION_CHOICE,
-     .offset = MEMBER(template_choice),
-     .value = "NAME",
-     .choices = templates,
-     .help = "what the question is put into: chat (whole sentences), vqa (short answers) or base "
-             "(the text as it is); default: the model's own, chat for the released ones"},
-    {.name = "max-tokens",
-     .kind = CVQ_OPTION_COUNT,
-     .offset = MEMBER(max_tokens),
-     .value = "N",
-     .max = 1u << 30,
-     .help = "stop an answer after N tokens (default 2048)"},
+    CVQ_OPTION_TEMPLATE(MEMBER(template_choice)),
+    CVQ_OPTION_MAX_TOKENS(MEMBER(max_tokens)),
     {.name = "temperature",
      .kind = CVQ_OPTION_REAL,
      .offset = MEMBER(temperature),
@@ -90,38 +75,11 @@ static const cvq_option options[] = {
      .value = "OUT.jsonl",
      .help = "where --batch writes: {\"id\", \"answer\"} or {\"id\", \"error\"} a line; questions "
              "whose id is there already are skipped (with --force they are answered anew)"},
-    {.name = "rope",
-     .kind = CVQ_OPTION_CHOICE,
-     .offset = MEMBER(rope),
-     .value = "TYPE",
-     .choices = ropes,
-     .help = "rotary tables: bf16 or f32; default: as the checkpoint stores them, bf16 in the "
-             "released ones"},
-    {.name = "context",
-     .kind = CVQ_OPTION_COUNT,
-     .offset = MEMBER(context),
-     .value = "N",
-     .min = 1,
-     .max = UINT32_MAX,
-     .help = "sequence slots for prompt and answer (default: the model's limit)"},
-    {.name = "kv",
-     .kind = CVQ_OPTION_CHOICE,
-     .offset = MEMBER(kv),
-     .value = "TYPE",
-     .choices = kv_types,
-     .help = "how keys and values are kept: f32, f16 or q8; default f32 with --precision exact, "
-             "else f16"},
-    {.name = "precision",
-     .kind = CVQ_OPTION_CHOICE,
-     .offset = MEMBER(precision),
-     .value = "P",
-     .choices = precisions,
-     .help = "exact (float32 arithmetic) or fast (8-bit activations); default exact for 16-bit "
-             "files, fast for quantized ones"},
-    {.name = "no-exif",
-     .kind = CVQ_OPTION_FLAG,
-     .offset = MEMBER(no_exif),
-     .help = "do not turn a JPEG as its EXIF data says"},
+    CVQ_OPTION_ROPE(MEMBER(rope)),
+    CVQ_OPTION_CONTEXT(MEMBER(context)),
+    CVQ_OPTION_KV(MEMBER(kv)),
+    CVQ_OPTION_PRECISION(MEMBER(precision)),
+    CVQ_OPTION_NO_EXIF(MEMBER(no_exif)),
     {.name = "logits",
      .kind = CVQ_OPTION_TEXT,
      .offset = MEMBER(logits),
