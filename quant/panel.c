@@ -1,12 +1,11 @@
 /* One panel of a tensor, from values to the bytes of the file: a search for each row of each block,
  * and what padding holds. Pad columns weigh nothing in the search and get the code of zero under
  * the block's scale; pad rows have scale 0. */
-#include "quant/panel_internal.h"
-
 #include <string.h>
 
 #include "base/checked.h"
 #include "base/half.h"
+#include "quant/quantize.h"
 #include "quant/scale_search.h"
 
 #define MAX_BLOCK (CVQ_MAX_GROUP / 2)

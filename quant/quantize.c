@@ -14,7 +14,6 @@
 #include "base/half.h"
 #include "base/memory.h"
 #include "base/parallel.h"
-#include "quant/panel_internal.h"
 
 /* Values of a batch for each thread: about a tenth of a second of the slowest search, so progress
  * shows that often. */

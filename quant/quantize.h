@@ -46,6 +46,12 @@ typedef struct cvq_quantize_options {
 cvq_status cvq_quantize_all(cvq_writer *w, const cvq_row_source *source,
                             const cvq_quantize_options *options, cvq_error *err);
 
+/* One panel of a tensor, from values to the bytes of the file. rows [panel height][cols], all
+ * finite, those from count on are padding and zero; importance [cols] or NULL; panel as long as
+ * cvq_panel_bytes says. Any type. */
+void cvq_panel_quantize(const cvq_tensor *t, const float *rows, size_t count,
+                        const float *importance, uint8_t *panel);
+
 /* One line a tensor as TSV with a header: tensor, shape, type, bits, relative_rmse, max_error. */
 cvq_status cvq_quant_report(cvq_buffer *out, const cvq_writer *w, const cvq_quant_stats *stats,
                             cvq_error *err);

@@ -63,6 +63,13 @@ static void quantize_row(void *context, const cvq_engine *e, size_t row) {
     e->k->quantize_rows(in->x + row * in->ld, in->ld, 1, in->cols, &out);
 }
 
+void cvq_input_quantize(const cvq_engine *e, cvq_input *in) {
+    if (in->quantized) return;
+    in->act = act_view(in->memory, in->rows, in->cols);
+    cvq_engine_rows(e, in->rows, quantize_row, in);
+    in->quantized = true;
+}
+
 typedef struct linear_job {
     const cvq_engine *e;
     const cvq_matrix *w;
@@ -138,11 +145,7 @@ void cvq_linear(const cvq_engine *e, const cvq_matrix *w, cvq_input *in, cvq_the
     cvq_type type = w->panels.type;
     linear_job job = {.e = e, .w = w, .in = in, .then = then, .y = y, .ldy = ldy};
     if (e->fast) job.int8 = in->rows <= FEW_ROWS ? e->k->gemv_int8[type] : e->k->gemm_int8[type];
-    if (job.int8 && !in->quantized) {
-        in->act = act_view(in->memory, in->rows, in->cols);
-        cvq_engine_rows(e, in->rows, quantize_row, in);
-        in->quantized = true;
-    }
+    if (job.int8) cvq_input_quantize(e, in);
     size_t row_bytes = in->cols * (job.int8 ? 1 : sizeof(float));
     job.tile_rows = TILE_ACTIVATION_BYTES / row_bytes / 12 * 12;
     if (job.tile_rows < 36) job.tile_rows = 36;

@@ -34,6 +34,9 @@ static inline cvq_input cvq_input_of(const float *x, size_t ld, size_t rows, siz
     return in;
 }
 
+/* Makes the int8 form, unless it is there; cvq_linear does so by itself. */
+void cvq_input_quantize(const cvq_engine *e, cvq_input *in);
+
 /* What is done with v = W x + b:  y = v,  y = gelu(v),  y = y + v,  y = silu(y) * v. */
 typedef enum cvq_then { CVQ_THEN_STORE, CVQ_THEN_GELU, CVQ_THEN_ADD, CVQ_THEN_SILU_MUL } cvq_then;
 
