@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
@@ -21,30 +22,46 @@ static cvq_status not_ours(const char *path, size_t number, cvq_error *err) {
                     number);
 }
 
-static cvq_status know(cvq_results *r, size_t *capacity, const char *id, cvq_error *err) {
+static cvq_status know(cvq_results *r, size_t *capacity, const cvq_known_line *line,
+                       cvq_error *err) {
     if (r->num_known == *capacity) {
         size_t more = *capacity ? 2 * *capacity : 64;
-        cvq_known_id *known = realloc(r->known, more * sizeof *known);
-        if (!known) return cvq_fail(err, CVQ_OUT_OF_MEMORY, r->path, "no memory for its ids");
+        cvq_known_line *known = realloc(r->known, more * sizeof *known);
+        if (!known) return cvq_fail(err, CVQ_OUT_OF_MEMORY, r->path, "no memory for its lines");
         r->known = known;
         *capacity = more;
     }
-    char *copy = strdup(id);
-    if (!copy) return cvq_fail(err, CVQ_OUT_OF_MEMORY, r->path, "no memory for its ids");
-    r->known[r->num_known++] = (cvq_known_id){copy, false};
+    cvq_known_line copy = *line;
+    copy.id = strdup(line->id);
+    copy.answer = line->answer ? strdup(line->answer) : NULL;
+    if (!copy.id || (line->answer && !copy.answer)) {
+        free(copy.id);
+        free(copy.answer);
+        return cvq_fail(err, CVQ_OUT_OF_MEMORY, r->path, "no memory for its lines");
+    }
+    r->known[r->num_known++] = copy;
     return CVQ_OK;
 }
 
 static cvq_status read_line(cvq_results *r, size_t *capacity, const char *text, size_t length,
                             size_t number, cvq_error *err) {
     cJSON *object = NULL;
-    const char *id = NULL;
+    const char *id = NULL, *answer = NULL, *error = NULL;
+    cvq_known_line line = {.score = NAN};
     cvq_status status = cvq_json_parse(&object, text, length, r->path, NULL);
     if (status == CVQ_OK) status = cvq_json_string(object, "id", true, &id, r->path, NULL);
+    if (status == CVQ_OK) status = cvq_json_string(object, "answer", false, &answer, r->path, NULL);
+    if (status == CVQ_OK) status = cvq_json_string(object, "error", false, &error, r->path, NULL);
     if (status == CVQ_OK)
-        status = know(r, capacity, id, err);
-    else
+        status = cvq_json_number(object, "score", false, &line.score, r->path, NULL);
+    if (status == CVQ_OK && (answer || error)) {
+        line.id = (char *)id;
+        line.answer = (char *)answer;
+        line.has_score = isfinite(line.score);
+        status = know(r, capacity, &line, err);
+    } else {
         status = not_ours(r->path, number, err);
+    }
     cJSON_Delete(object);
     return status;
 }
@@ -85,7 +102,7 @@ cvq_status cvq_results_open(cvq_results *out, const char *path, bool afresh, cvq
     if (r.fd < 0) return cvq_fail_errno(err, path, "cannot open");
     if (flock(r.fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
         status = cvq_fail(err, CVQ_EXISTS, path,
-                          "is being written by another cvq-run; wait for it or give another name");
+                          "is being written by another command; wait for it or give another name");
     if (status == CVQ_OK && !afresh) status = read_all(&r, err);
     if (status == CVQ_OK && ftruncate(r.fd, (off_t)r.size) != 0)
         status = cvq_fail_errno(err, path, "cannot drop its unfinished last line");
@@ -96,24 +113,36 @@ cvq_status cvq_results_open(cvq_results *out, const char *path, bool afresh, cvq
     return status;
 }
 
+cvq_status cvq_results_read(cvq_results *out, const char *path, cvq_error *err) {
+    cvq_results r = CVQ_RESULTS_NONE;
+    r.path = path;
+    cvq_status status = read_all(&r, err);
+    if (status == CVQ_OK)
+        *out = r;
+    else
+        cvq_results_close(&r);
+    return status;
+}
+
 /* Questions come in the order of the task, as the lines did: the next one is nearly always it. */
-bool cvq_results_take(cvq_results *r, const char *id) {
+const cvq_known_line *cvq_results_take(cvq_results *r, const char *id) {
     for (size_t i = 0; i < r->num_known; i++) {
-        cvq_known_id *known = &r->known[(r->next + i) % r->num_known];
+        cvq_known_line *known = &r->known[(r->next + i) % r->num_known];
         if (known->taken || strcmp(known->id, id) != 0) continue;
         known->taken = true;
         r->next = (r->next + i + 1) % r->num_known;
-        return true;
+        return known;
     }
-    return false;
+    return NULL;
 }
 
 cvq_status cvq_results_add(cvq_results *r, const char *id, const char *key, const char *text,
-                           cvq_error *err) {
+                           const double *score, cvq_error *err) {
     cvq_buffer line = {0};
     cJSON *object = cJSON_CreateObject();
     cJSON_AddStringToObject(object, "id", id);
     cJSON_AddStringToObject(object, key, text);
+    if (score) cJSON_AddNumberToObject(object, "score", *score);
     cvq_status status = cvq_json_print(&line, object, err);
     if (status == CVQ_OK) status = cvq_buffer_append(&line, "\n", 1, err);
     if (status == CVQ_OK)
@@ -130,7 +159,10 @@ cvq_status cvq_results_add(cvq_results *r, const char *id, const char *key, cons
 void cvq_results_close(cvq_results *r) {
     if (!r) return;
     if (r->fd >= 0) close(r->fd);
-    for (size_t i = 0; i < r->num_known; i++) free(r->known[i].id);
+    for (size_t i = 0; i < r->num_known; i++) {
+        free(r->known[i].id);
+        free(r->known[i].answer);
+    }
     free(r->known);
     *r = (cvq_results)CVQ_RESULTS_NONE;
 }

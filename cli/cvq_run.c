@@ -165,19 +165,12 @@ static cvq_status answer_once(cvq_run *run, cvq_error *err) {
 }
 
 static int answer_with_session(cvq_run *run) {
-    const cvq_run_args *args = run->args;
-    uint32_t limit = cvq_model_describe(run->model)->max_context;
     cvq_error err = {0};
-    if (args->context > limit)
-        return cvq_say_usage(&command, "--context %llu: this model's limit is %u",
-                             (unsigned long long)args->context, limit);
-    cvq_status status = cvq_run_open_session(run, &err);
-    if (status == CVQ_INVALID_ARGUMENT) return cvq_say_usage(&command, "%s", err.message);
-    if (status != CVQ_OK) return cvq_say_error(&command, &err);
-    if (args->batch) return cvq_run_batch(run);
-    if (!args->prompt) return cvq_run_chat(run);
-    status = answer_once(run, &err);
-    return status == CVQ_OK ? CVQ_EXIT_DONE : cvq_say_error(&command, &err);
+    int exit_code = cvq_run_open_session(run);
+    if (exit_code != CVQ_EXIT_DONE) return exit_code;
+    if (run->args->batch) return cvq_run_batch(run);
+    if (!run->args->prompt) return cvq_run_chat(run);
+    return answer_once(run, &err) == CVQ_OK ? CVQ_EXIT_DONE : cvq_say_error(&command, &err);
 }
 
 int main(int argc, char **argv) {
@@ -190,19 +183,11 @@ int main(int argc, char **argv) {
         cvq_say_note(&args.common, "--top-k and --top-p change nothing without --temperature");
 
     cvq_run run = {.args = &args};
-    cvq_error err = {0};
-    if (cvq_model_open(&run.model, args.common.operands[0], NULL, &err) != CVQ_OK)
-        return cvq_say_error(&command, &err);
-    run.kind = args.template_choice
-                   ? (cvq_prompt_kind)(args.template_choice - 1)
-                   : (cvq_prompt_kind)cvq_model_describe(run.model)->default_template;
-    if (args.tokenize)
-        exit_code = cvq_run_tokenize(&run);
-    else if (args.detokenize)
-        exit_code = cvq_run_detokenize(&run);
-    else
-        exit_code = answer_with_session(&run);
-    cvq_session_close(run.session);
-    cvq_model_close(run.model);
+    exit_code = cvq_run_open_model(&run);
+    if (exit_code == CVQ_EXIT_DONE)
+        exit_code = args.tokenize     ? cvq_run_tokenize(&run)
+                    : args.detokenize ? cvq_run_detokenize(&run)
+                                      : answer_with_session(&run);
+    cvq_run_close(&run);
     return cvq_finish_stdout(&command, exit_code);
 }

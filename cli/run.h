@@ -45,7 +45,11 @@ typedef struct cvq_answer {
     cvq_result result;
 } cvq_answer;
 
-cvq_status cvq_run_open_session(cvq_run *run, cvq_error *err);
+/* The model that the first operand names, and the template; then a session as the options say. Both
+ * print what is wrong and give the exit code. */
+int cvq_run_open_model(cvq_run *run);
+int cvq_run_open_session(cvq_run *run);
+void cvq_run_close(cvq_run *run);
 /* A picture's file to a picture for prompts. */
 cvq_status cvq_run_picture(const cvq_run *run, const char *path, cvq_image **image, cvq_error *err);
 /* Sync and generate. With `stream` the text goes to stdout as it comes, without the white space in

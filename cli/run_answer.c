@@ -27,19 +27,43 @@ static int on_progress(void *context, cvq_phase phase, uint64_t done, uint64_t t
     return cvq_interrupted();
 }
 
-cvq_status cvq_run_open_session(cvq_run *run, cvq_error *err) {
+int cvq_run_open_model(cvq_run *run) {
     const cvq_run_args *args = run->args;
+    cvq_error err = {0};
+    if (cvq_model_open(&run->model, args->common.operands[0], NULL, &err) != CVQ_OK)
+        return cvq_say_error(args->common.command, &err);
+    run->kind = args->template_choice
+                    ? (cvq_prompt_kind)(args->template_choice - 1)
+                    : (cvq_prompt_kind)cvq_model_describe(run->model)->default_template;
+    return CVQ_EXIT_DONE;
+}
+
+int cvq_run_open_session(cvq_run *run) {
+    const cvq_run_args *args = run->args;
+    const cvq_command *command = args->common.command;
     cvq_session_options options = {.context = (uint32_t)args->context,
                                    .kv = (cvq_kv_type)args->kv,
                                    .precision = (cvq_precision)args->precision,
                                    .rope = (cvq_rope)args->rope,
                                    .threads = args->common.threads};
-    CVQ_TRY(cvq_session_open(&run->session, run->model, &options, err));
+    uint32_t limit = cvq_model_describe(run->model)->max_context;
+    cvq_error err = {0};
+    if (args->context > limit)
+        return cvq_say_usage(command, "--context %llu: this model's limit is %u",
+                             (unsigned long long)args->context, limit);
+    cvq_status status = cvq_session_open(&run->session, run->model, &options, &err);
+    if (status == CVQ_INVALID_ARGUMENT) return cvq_say_usage(command, "%s", err.message);
+    if (status != CVQ_OK) return cvq_say_error(command, &err);
     cvq_progress_init(&run->progress, &args->common);
     run->phase = -1;
     run->prefix = "";
     cvq_session_set_progress(run->session, on_progress, run);
-    return CVQ_OK;
+    return CVQ_EXIT_DONE;
+}
+
+void cvq_run_close(cvq_run *run) {
+    cvq_session_close(run->session);
+    cvq_model_close(run->model);
 }
 
 cvq_status cvq_run_picture(const cvq_run *run, const char *path, cvq_image **image,

@@ -53,9 +53,37 @@ static cvq_status read_kind(cvq_task_line *line, const cJSON *object, const char
     return cvq_fail(err, CVQ_FORMAT, where, "\"template\" is not chat, vqa or base");
 }
 
+/* A list of texts, or a text alone. */
+static cvq_status read_texts(cvq_texts *texts, const cJSON *object, const char *key,
+                             const char *where, cvq_error *err) {
+    const cJSON *list = cJSON_GetObjectItemCaseSensitive(object, key), *item;
+    void *items;
+    if (!list || cJSON_IsNull(list)) return CVQ_OK;
+    bool alone = cJSON_IsString(list);
+    if (!alone && !cJSON_IsArray(list))
+        return cvq_fail(err, CVQ_FORMAT, where, "\"%s\" is not a list of texts", key);
+    size_t count = alone ? 1 : (size_t)cJSON_GetArraySize(list);
+    CVQ_TRY(cvq_alloc(&items, count, sizeof *texts->items, "the task", err));
+    texts->items = items;
+    item = alone ? list : list->child;
+    for (; texts->count < count; texts->count++, item = item->next) {
+        if (!cJSON_IsString(item))
+            return cvq_fail(err, CVQ_FORMAT, where, "\"%s\" is not a list of texts", key);
+        texts->items[texts->count] = strdup(item->valuestring);
+        if (!texts->items[texts->count])
+            return cvq_fail(err, CVQ_OUT_OF_MEMORY, where, "no memory for the task");
+    }
+    return CVQ_OK;
+}
+
+static void free_texts(cvq_texts *texts) {
+    for (size_t i = 0; i < texts->count; i++) free(texts->items[i]);
+    free(texts->items);
+}
+
 static cvq_status read_fields(cvq_task_line *line, const cJSON *object, const char *task_path,
                               const char *where, cvq_error *err) {
-    const char *question = NULL, *image = NULL;
+    const char *question = NULL, *image = NULL, *dataset = NULL;
     if (!cJSON_IsObject(object))
         return cvq_fail(err, CVQ_FORMAT, where, "is not a JSON object; write {\"question\": ...}");
     CVQ_TRY(read_id(line, object, where, err));
@@ -64,13 +92,17 @@ static cvq_status read_fields(cvq_task_line *line, const cJSON *object, const ch
                         "is plain text, which is for calibration; a task has \"question\"");
     CVQ_TRY(cvq_json_string(object, "question", true, &question, where, err));
     CVQ_TRY(cvq_json_string(object, "image", false, &image, where, err));
+    CVQ_TRY(cvq_json_string(object, "dataset_name", false, &dataset, where, err));
+    CVQ_TRY(read_texts(&line->answers, object, "answers", where, err));
+    CVQ_TRY(read_texts(&line->choices, object, "choices", where, err));
     CVQ_TRY(read_kind(line, object, where, err));
     const cJSON *history = cJSON_GetObjectItemCaseSensitive(object, "history");
     if (history && !cJSON_IsNull(history))
         CVQ_TRY(cvq_history_from_json(&line->history, history, where, err));
     line->question = strdup(question);
     if (image) line->image = beside(task_path, image);
-    if (!line->question || (image && !line->image))
+    if (dataset) line->dataset = strdup(dataset);
+    if (!line->question || (image && !line->image) || (dataset && !line->dataset))
         return cvq_fail(err, CVQ_OUT_OF_MEMORY, where, "no memory for the task");
     return CVQ_OK;
 }
@@ -145,6 +177,9 @@ void cvq_task_free(cvq_task *task) {
         free(line->image);
         free(line->question);
         free(line->problem);
+        free(line->dataset);
+        free_texts(&line->answers);
+        free_texts(&line->choices);
         cvq_history_free(&line->history);
     }
     free(task->lines);

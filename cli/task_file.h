@@ -1,9 +1,16 @@
-/* TASK.jsonl: one question a line, {"image", "question", "answers", "id", "template", "history"}.
- * A line that cannot be used keeps its place with the reason why. */
+/* TASK.jsonl: one question a line, {"image", "question", "answers", "id", "template", "history"},
+ * and of some tasks "choices" (what the letters A, B, ... stand for) and "dataset_name"
+ * (OCRBench's). A line that cannot be used keeps its place with the reason why. */
 #ifndef CVQ_CLI_TASK_FILE_H
 #define CVQ_CLI_TASK_FILE_H
 
 #include "cli/history.h"
+
+/* Start with {0}. */
+typedef struct cvq_texts {
+    char **items;
+    size_t count;
+} cvq_texts;
 
 typedef struct cvq_task_line {
     size_t number;  /* in the file, from 1 */
@@ -12,7 +19,9 @@ typedef struct cvq_task_line {
     char *question; /* NULL only with a problem */
     int kind;       /* cvq_prompt_kind, or -1: not given */
     cvq_history history;
-    char *problem; /* NULL, or why this line cannot be answered */
+    cvq_texts answers, choices; /* empty where not given */
+    char *dataset;              /* or NULL */
+    char *problem;              /* NULL, or why this line cannot be answered */
 } cvq_task_line;
 
 typedef struct cvq_task {
