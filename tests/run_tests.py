@@ -14,10 +14,9 @@ A test ends with a line "N passed, N failed, N skipped" and exit status 0, or 1 
 A sanitizer's finding exits with 99, so that no test takes it for an error it expects.
 
 A line "cvq-test: ..." near the top of a test's source says where it runs:
-    every-level   once for each level of kernels that the machine has, with CVQ_CPU set to it
     once          only in the configuration "gcc", the ordinary build
-    native        not under a RUNNER
-    alone         while no other test runs (it measures memory or time)
+    processor     also in a configuration called *-plain, which has an older processor than another
+                  of the same folder; tests without this mark do not run there again
 
 The output of what failed is shown, what was skipped is listed with its reason, and the last line is
 the sum in the same form.
@@ -39,12 +38,11 @@ SHOWN_LINES = 150
 
 
 class Job:
-    def __init__(self, config, name, command, marks, level):
+    def __init__(self, config, name, command):
         self.config, self.name, self.command = config, name, command
-        self.marks, self.level = marks, level
 
     def label(self):
-        return f'{self.config.name}: {self.name}' + (f' ({self.level})' if self.level else '')
+        return f'{self.config.name}: {self.name}'
 
 
 class Config:
@@ -54,13 +52,11 @@ class Config:
         if not name or not folder:
             raise argparse.ArgumentTypeError(f'{text}: not NAME=FOLDER[=RUNNER]')
         self.name, self.folder, self.runner = name, os.path.abspath(folder), runner
-        with open(os.path.join(folder, 'flags'), encoding='utf-8') as f:
-            self.compiler = f.read().split()[0]
-
-    def levels(self):
-        tool = os.path.join(self.folder, 'tools', 'cpu_levels')
-        return subprocess.run(self.runner.split() + [tool], capture_output=True, text=True,
-                              check=True).stdout.split()
+        try:
+            with open(os.path.join(folder, 'flags'), encoding='utf-8') as f:
+                self.compiler = f.read().split()[0]
+        except OSError:
+            raise argparse.ArgumentTypeError(f'{folder}: nothing was built there') from None
 
 
 def marks_of(source):
@@ -81,25 +77,25 @@ def jobs_of(config):
         tests.append((os.path.basename(source), source, [sys.executable, source]))
     for name, source, command in tests:
         marks = marks_of(source)
-        if ('once' in marks and config.name != 'gcc') or ('native' in marks and config.runner):
+        if 'once' in marks and config.name != 'gcc':
             continue
-        for level in config.levels() if 'every-level' in marks else ['']:
-            yield Job(config, name, command, marks, level)
+        if config.name.endswith('-plain') and 'processor' not in marks:
+            continue
+        yield Job(config, name, command)
 
 
 def environment(job):
     e = dict(os.environ)
     e.update(CVQ_BIN=os.path.join(job.config.folder, 'bin'), CVQ_BUILD=job.config.folder,
              CVQ_TOOLS=os.path.join(job.config.folder, 'tools'), CVQ_RUNNER=job.config.runner,
-             CVQ_CONFIG=job.config.name, CVQ_CC=job.config.compiler, PYTHONDONTWRITEBYTECODE='1', LC_ALL='C.UTF-8',
+             CVQ_CONFIG=job.config.name, CVQ_CC=job.config.compiler,
+             PYTHONDONTWRITEBYTECODE='1', LC_ALL='C.UTF-8',
              ASAN_OPTIONS='detect_leaks=1:exitcode=99:detect_stack_use_after_return=1',
              LSAN_OPTIONS='exitcode=99',
              UBSAN_OPTIONS='print_stacktrace=1:halt_on_error=1:exitcode=99',
              # Several tests share the cores: waiting threads must not burn them.
              OMP_WAIT_POLICY='passive', GOMP_SPINCOUNT='0', KMP_BLOCKTIME='0')
     e.pop('CVQ_CPU', None)
-    if job.level:
-        e['CVQ_CPU'] = job.level
     return e
 
 
@@ -153,20 +149,17 @@ def report(job, result, lock):
 
 
 def run_all(jobs, workers):
-    """-> [(job, result)]; slow configurations start first, "alone" tests come one by one at the end."""
-    lock, results = threading.Lock(), []
+    """-> [(job, result)]; slow configurations start first."""
+    lock = threading.Lock()
 
     def one(job):
         result = run(job)
         report(job, result, lock)
         return job, result
 
-    together = [j for j in jobs if 'alone' not in j.marks]
-    together.sort(key=lambda j: (not j.config.runner, j.config.name not in ('asan', 'ubsan')))
+    jobs = sorted(jobs, key=lambda j: (not j.config.runner, j.config.name not in ('asan', 'ubsan')))
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        results += pool.map(one, together)
-    results += map(one, [j for j in jobs if 'alone' in j.marks])
-    return results
+        return list(pool.map(one, jobs))
 
 
 def main():
