@@ -5,6 +5,8 @@ rotary tables and with --rope f32; greedy ids equal up to the first step whose r
 
 Cases come from tests/golden (with models/cogvlm2-tiny and tests/checkpoints); from $CVQ_SHARED (golden/, checkpoints/) where that is set;
 and from $CVQ_REAL, a folder that holds a case of the real model's widths beside its checkpoint, of which only some rows are kept.
+
+cvq-test: processor
 """
 import json
 import os

@@ -1,7 +1,8 @@
 /* Every kernel of every level of this machine against the scalar kernels, in the manner of dav1d's
  * checkasm: random and adversarial inputs, odd sizes, unaligned pointers, guard values around every
  * output. Matrix kernels, quantization and conversions must agree in every bit, the others within
- * the bounds written at the top. `test_kernels --bench` times them instead. */
+ * the bounds written at the top. `test_kernels --bench` times them instead.
+ * cvq-test: processor */
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
