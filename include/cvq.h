@@ -269,11 +269,20 @@ typedef int (*cvq_logits_fn)(void *context, size_t slot, const float *logits);
 cvq_status cvq_session_score(cvq_session *session, const cvq_prompt *prompt, cvq_logits_fn fn,
                              void *context, cvq_error *err);
 
+/* The session keeps its first `slots` slots (it may hold fewer) and computes the others anew. */
+void cvq_session_rewind(cvq_session *session, size_t slots);
+
 /* One observer for taps, calibration and error reports. wants: is this tensor wanted? sees: rows
- * [first, first + rows) of it, [rows][cols] f32. Names: "pixels", "vision.patch_embedding",
- * "vision.layer.N", "vision.conv", "vision.out", "layer.N", and the inputs of every matrix by the
- * name of its weight. Either NULL: no observer. An observer makes every position be computed in
- * full. */
+ * [first, first + rows) of it, [rows][cols] f32, from the thread of the call, in the same order
+ * with any number of threads. Either NULL: no observer. An observer makes every position that is
+ * computed be computed in full. Names:
+ *  - "pixels", "vision.patch_embedding", "vision.layer.N", "vision.conv", "vision.out";
+ *  - "layer.N" and "hidden" (the last layer's after the final norm: what lm_head would see of every
+ *    slot); a row is a slot;
+ *  - the inputs of every matrix by the name of its weight; rows are counted among those that go
+ *    through it: of a decoder's matrix row 0 is bos in the language expert (eoi and text follow)
+ *    and boi in the vision expert (patches follow), of the vision encoder's layers cls, elsewhere
+ *    the first patch. lm_head's come only where logits are made, and always as row 0. */
 typedef int (*cvq_wants_fn)(void *context, const char *name);
 typedef void (*cvq_sees_fn)(void *context, const char *name, size_t first, size_t rows, size_t cols,
                             const float *values);

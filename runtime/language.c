@@ -98,18 +98,36 @@ void cvq_decoder_close(cvq_decoder *d) {
 
 /* ---------------------------------------------------------------- rows */
 
+/* Rows of one expert; place: how many rows of this expert come before the first of them in the
+ * whole sequence. */
+typedef struct span {
+    size_t first, count, place;
+} span;
+
 /* How the rows of a stretch are split: language rows [0, language), vision rows [language, count).
  */
 typedef struct row_plan {
     size_t count, language;
+    size_t language_before, vision_before; /* rows of the sequence before the stretch */
 } row_plan;
 
 static bool is_vision_slot(const cvq_stretch *s, size_t slot) {
     return slot >= 1 && slot < s->image_slots; /* the last image slot, eoi, is a language token */
 }
 
+static span language_rows(const row_plan *p) {
+    return (span){0, p->language, p->language_before};
+}
+
+static span vision_rows(const row_plan *p) {
+    return (span){p->language, p->count - p->language, p->vision_before};
+}
+
 static row_plan plan_rows(cvq_decoder *d, const cvq_stretch *s) {
     row_plan p = {.count = s->count};
+    size_t image = s->first < s->image_slots ? s->first : s->image_slots; /* vision: 1 .. image */
+    p.vision_before = image > 0 ? image - 1 : 0;
+    p.language_before = s->first - p.vision_before;
     for (size_t i = 0; i < s->count; i++)
         if (!is_vision_slot(s, s->first + i)) d->slots[p.language++] = s->first + i;
     for (size_t i = 0, row = p.language; i < s->count; i++)
@@ -168,14 +186,10 @@ static void normalize(const cvq_decoder *d, const cvq_norm *norm, size_t first, 
 
 /* ---------------------------------------------------------------- a layer */
 
-/* Rows of one expert. */
-typedef struct span {
-    size_t first, count;
-} span;
-
 static void project_qkv(const cvq_decoder *d, const cvq_expert *expert, span rows) {
     size_t hidden = d->weights->config->hidden_size, width = cvq_qkv_rows(d->weights->config);
     cvq_input in = cvq_input_of(d->y + rows.first * hidden, hidden, rows.count, hidden, d->act);
+    in.place = rows.place;
     cvq_linear(d->engine, &expert->qkv, &in, CVQ_THEN_STORE, d->qkv + rows.first * width, width);
 }
 
@@ -215,6 +229,7 @@ static void attend(const cvq_decoder *d, size_t layer, span rows) {
 static void project_out(const cvq_decoder *d, const cvq_expert *expert, span rows) {
     size_t hidden = d->weights->config->hidden_size;
     cvq_input in = cvq_input_of(d->y + rows.first * hidden, hidden, rows.count, hidden, d->act);
+    in.place = rows.place;
     cvq_linear(d->engine, &expert->dense, &in, CVQ_THEN_ADD, d->x + rows.first * hidden, hidden);
 }
 
@@ -225,9 +240,11 @@ static void mlp(const cvq_decoder *d, const cvq_expert *expert, span rows) {
         size_t row = rows.first + done, n = rows.count - done;
         if (n > MLP_ROWS) n = MLP_ROWS;
         cvq_input y = cvq_input_of(d->y + row * hidden, hidden, n, hidden, d->act);
+        y.place = rows.place + done;
         cvq_linear(d->engine, &expert->gate, &y, CVQ_THEN_STORE, d->hidden, wide);
         cvq_linear(d->engine, &expert->up, &y, CVQ_THEN_SILU_MUL, d->hidden, wide);
         cvq_input h = cvq_input_of(d->hidden, wide, n, wide, d->act);
+        h.place = y.place;
         cvq_linear(d->engine, &expert->down, &h, CVQ_THEN_ADD, d->x + row * hidden, hidden);
     }
 }
@@ -237,8 +254,8 @@ static void mlp(const cvq_decoder *d, const cvq_expert *expert, span rows) {
 static void layer(const cvq_decoder *d, size_t n, const row_plan *p, span language, span vision) {
     const cvq_decoder_layer *l = &d->weights->layers[n];
     normalize(d, &l->input_norm, 0, p->count);
-    project_qkv(d, &l->language, (span){0, p->language});
-    project_qkv(d, &l->vision, (span){p->language, p->count - p->language});
+    project_qkv(d, &l->language, language_rows(p));
+    project_qkv(d, &l->vision, vision_rows(p));
     rotate_job rotate = {d, &d->kv[n]};
     cvq_engine_rows(d->engine, p->count, rotate_row, &rotate);
 
@@ -264,6 +281,12 @@ static void gather_all(const cvq_decoder *d, const cvq_stretch *s, const row_pla
     }
 }
 
+/* The part of rows that is this row. */
+static span last_of(span rows, size_t row) {
+    bool in = row >= rows.first && row - rows.first < rows.count;
+    return (span){row, in, rows.place + (in ? row - rows.first : 0)};
+}
+
 cvq_status cvq_decoder_run(cvq_decoder *d, const cvq_stretch *s, bool every, const float **hidden,
                            cvq_step_fn step, void *context, cvq_error *err) {
     const cvq_model_config *c = d->weights->config;
@@ -275,11 +298,10 @@ cvq_status cvq_decoder_run(cvq_decoder *d, const cvq_stretch *s, bool every, con
     /* The last slot is the last row of its expert. */
     size_t last = is_vision_slot(s, s->first + s->count - 1) ? p.count - 1 : p.language - 1;
     for (size_t n = 0; n < c->num_layers; n++) {
-        span language = {0, p.language}, vision = {p.language, p.count - p.language};
+        span language = language_rows(&p), vision = vision_rows(&p);
         if (n + 1 == c->num_layers && !every) {
-            bool in_language = last < p.language;
-            language = (span){last, in_language ? 1 : 0};
-            vision = (span){last, in_language ? 0 : 1};
+            language = last_of(language, last);
+            vision = last_of(vision, last);
         }
         layer(d, n, &p, language, vision);
         CVQ_TRY(cvq_engine_check(d->engine, err));
@@ -295,6 +317,8 @@ cvq_status cvq_decoder_run(cvq_decoder *d, const cvq_stretch *s, bool every, con
         normalize(d, &d->weights->final_norm, 0, p.count);
         gather_all(d, s, &p);
         *hidden = d->qkv;
+        cvq_engine_show(d->engine, "hidden", s->first, p.count, c->hidden_size, d->qkv,
+                        c->hidden_size);
     } else {
         normalize(d, &d->weights->final_norm, last, 1);
         *hidden = d->y + last * c->hidden_size;

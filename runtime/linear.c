@@ -141,7 +141,7 @@ _Static_assert((MAX_TILE_ROWS * TILE_COLS + BLOCK_K * CVQ_PANEL_ROWS) <= CVQ_SCR
 void cvq_linear(const cvq_engine *e, const cvq_matrix *w, cvq_input *in, cvq_then then, float *y,
                 size_t ldy) {
     if (in->rows == 0) return;
-    cvq_engine_show(e, w->name, 0, in->rows, in->cols, in->x, in->ld);
+    cvq_engine_show(e, w->name, in->place, in->rows, in->cols, in->x, in->ld);
     cvq_type type = w->panels.type;
     linear_job job = {.e = e, .w = w, .in = in, .then = then, .y = y, .ldy = ldy};
     if (e->fast) job.int8 = in->rows <= FEW_ROWS ? e->k->gemv_int8[type] : e->k->gemm_int8[type];

@@ -25,6 +25,8 @@ typedef struct cvq_input {
     void *memory;
     cvq_act8 act;
     bool quantized;
+    size_t place; /* of row 0 among all rows of the sequence that this matrix sees; told to the
+                     observer */
 } cvq_input;
 
 size_t cvq_input_bytes(size_t rows, size_t cols);

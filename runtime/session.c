@@ -176,6 +176,12 @@ cvq_status cvq_session_observe(cvq_session *s, cvq_wants_fn wants, cvq_sees_fn s
     return CVQ_OK;
 }
 
+void cvq_session_rewind(cvq_session *s, size_t slots) {
+    if (slots >= s->held) return;
+    s->held = slots;
+    s->logits_ready = false;
+}
+
 /* ---------------------------------------------------------------- progress */
 
 void cvq_phase_begin(cvq_session *s, cvq_phase phase) {

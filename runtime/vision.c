@@ -181,8 +181,10 @@ static void mlp(const cvq_engine *e, const cvq_vit_layer *l, const vision_sizes 
     for (size_t row = 0; row < s->tokens; row += MLP_ROWS) {
         size_t n = s->tokens - row < MLP_ROWS ? s->tokens - row : MLP_ROWS;
         cvq_input x = cvq_input_of(m->x + row * s->d, s->d, n, s->d, m->act);
+        x.place = row;
         cvq_linear(e, &l->fc1, &x, CVQ_THEN_GELU, m->hidden, s->mlp);
         cvq_input h = cvq_input_of(m->hidden, s->mlp, n, s->mlp, m->act);
+        h.place = row;
         cvq_linear(e, &l->fc2, &h, CVQ_THEN_STORE, m->y + row * s->d, s->d);
     }
     add_norm_job job = {&l->post_norm, m->x, m->y, s->d};
@@ -231,9 +233,11 @@ static void adapter(const cvq_engine *e, const cvq_weights *w, const vision_size
     for (size_t row = 0; row < s->merged; row += MLP_ROWS) {
         size_t n = s->merged - row < MLP_ROWS ? s->merged - row : MLP_ROWS;
         cvq_input x = cvq_input_of(m->x + row * s->hidden, s->hidden, n, s->hidden, m->act);
+        x.place = row;
         cvq_linear(e, &w->adapter_gate, &x, CVQ_THEN_STORE, m->hidden, s->adapter_mlp);
         cvq_linear(e, &w->adapter_up, &x, CVQ_THEN_SILU_MUL, m->hidden, s->adapter_mlp);
         cvq_input h = cvq_input_of(m->hidden, s->adapter_mlp, n, s->adapter_mlp, m->act);
+        h.place = row;
         cvq_linear(e, &w->adapter_down, &h, CVQ_THEN_STORE, patches + row * s->hidden, s->hidden);
     }
     memcpy(patches + s->merged * s->hidden, w->eoi, s->hidden * sizeof(float));
