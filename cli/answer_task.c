@@ -70,26 +70,14 @@ static cvq_status do_question(cvq_task_run *t, size_t i, cvq_error *err) {
     return status;
 }
 
-/* "question 3 of 40, 2 m 10 s left, " in front of what the phases say. */
-static void set_prefix(cvq_task_run *t) {
-    char left[40] = "", duration[32];
-    if (t->num_done > 0) {
-        double each = (cvq_progress_clock() - t->started) / (double)t->num_done;
-        cvq_format_duration(each * (double)(t->num_pending - t->num_done), duration,
-                            sizeof duration);
-        snprintf(left, sizeof left, "%s left, ", duration);
-    }
-    snprintf(t->prefix, sizeof t->prefix, "question %zu of %zu, %s", t->num_done + 1,
-             t->num_pending, left);
-    t->run->prefix = t->prefix;
-}
-
 cvq_status cvq_task_run_answer(cvq_task_run *t, cvq_error *err) {
     t->started = cvq_progress_clock();
     for (size_t i = 0; i < t->task.count; i++) {
         if (!t->pending[i]) continue;
         if (cvq_interrupted()) return cvq_fail(err, CVQ_CANCELLED, "", "interrupted");
-        set_prefix(t);
+        cvq_format_step("question", t->num_done, t->num_pending, t->started, t->prefix,
+                        sizeof t->prefix);
+        t->run->prefix = t->prefix;
         CVQ_TRY(do_question(t, i, err));
         t->num_done++;
     }

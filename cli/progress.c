@@ -92,3 +92,14 @@ int cvq_progress_bytes(void *progress, uint64_t done, uint64_t total) {
     cvq_progress_update(progress, done, total);
     return cvq_interrupted();
 }
+
+void cvq_format_step(const char *what, size_t done, size_t total, double started, char *out,
+                     size_t size) {
+    char left[40] = "", duration[32];
+    if (done > 0) {
+        double each = (cvq_progress_clock() - started) / (double)done;
+        cvq_format_duration(each * (double)(total - done), duration, sizeof duration);
+        snprintf(left, sizeof left, "%s left, ", duration);
+    }
+    snprintf(out, size, "%s %zu of %zu, %s", what, done + 1, total, left);
+}

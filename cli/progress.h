@@ -31,6 +31,10 @@ int cvq_progress_bytes(void *progress, uint64_t done, uint64_t total);
 
 /* "1 h 02 m", "3 m 10 s", "12 s". */
 void cvq_format_duration(double seconds, char *out, size_t size);
+/* "question 3 of 40, 2 m 10 s left, ", to stand in front of a label: `done` of `total` since
+ * `started`. */
+void cvq_format_step(const char *what, size_t done, size_t total, double started, char *out,
+                     size_t size);
 /* Seconds on a clock that never jumps. */
 double cvq_progress_clock(void);
 
