@@ -40,7 +40,7 @@ endif
 # Contraction off: results must not depend on what a compiler fuses (fused operations are written out).
 CFLAGS_ALL = -std=c11 -D_GNU_SOURCE -I. -Iinclude $(WARNINGS) $(OPTIMIZE) -ffp-contract=off -fno-math-errno \
   $(SAFETY) $(PACKAGE_CFLAGS) $(CFLAGS)
-LDFLAGS_ALL = -fopenmp $(SAFETY_LINK) $(LDFLAGS)
+LDFLAGS_ALL = -pthread $(SAFETY_LINK) $(LDFLAGS)
 
 # Only kernels, and the loops that measure peaks, get their set's flags, by the end of the file's name.
 FLAGS_avx2 := -mavx2 -mfma -mf16c
@@ -50,10 +50,10 @@ FLAGS_avx512bf16 := $(FLAGS_avx512) -mavx512bf16
 FLAGS_dotprod := -march=armv8.2-a+dotprod
 FLAGS_i8mm := -march=armv8.2-a+dotprod+i8mm
 kernel_flags = $(FLAGS_$(lastword $(subst _, ,$(basename $(notdir $(1))))))
-# What one file needs beside that: threads stand in base/parallel.c alone, stb in imageio/ alone,
+# What some files need beside that: stb in imageio/ alone,
 # and tests need no speed (gcc 12 for ARM breaks down over one of them at -O3).
 file_flags = $(if $(filter runtime/kernels/% bench/peaks%,$(1)),$(call kernel_flags,$(1))) \
-  $(if $(filter base/parallel.c,$(1)),-fopenmp) $(if $(filter imageio/% tests/%,$(1)),$(STB_CFLAGS)) \
+  $(if $(filter imageio/% tests/%,$(1)),$(STB_CFLAGS)) \
   $(if $(filter tests/%,$(1)),-O1)
 
 # ---- sources, sorted, without the other architecture's kernels
@@ -195,7 +195,7 @@ Name: cvq
 Description: CogVLM2, a vision-language model, on CPUs
 Version: $(VERSION)
 Requires: $(PACKAGES)
-Libs: -L$${libdir} -lcvq -fopenmp -lm
+Libs: -L$${libdir} -lcvq -pthread -lm
 Cflags: -I$${includedir}
 endef
 export PKG_CONFIG_FILE

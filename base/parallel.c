@@ -1,7 +1,18 @@
-/* The only OpenMP in cvq, and how many threads a process should use. */
+/* The pool of threads behind every parallel loop, and how many threads a process should use.
+ *
+ * Why not OpenMP: its regions begin and end with a barrier of the whole team, so a loop of 20 us
+ * waits for a thread that the system has taken away to run something else, and libgomp spins while
+ * it waits (docs/speed.md has the figures). Here nobody is waited for who has taken no unit: units
+ * come from one counter, a worker that wakes up late finds the loop closed, and waiting is a short
+ * spin, then sleep. */
 #include "base/parallel.h"
 
 #include <math.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,24 +20,149 @@
 #if defined(__linux__)
 #include <sched.h>
 #endif
-#if defined(_OPENMP)
-#include <omp.h>
+
+/* ---------------------------------------------------------------- the pool */
+
+/* Some 50 us: longer than the gap between two loops of a layer, shorter than anybody would notice.
+ * A pause takes 40 to 140 cycles on x86, a yield on ARM next to none. */
+#if defined(__x86_64__)
+#define SPINS 2000
+#else
+#define SPINS 50000
 #endif
+
+/* One loop at a time. Everything but the atomics is written under the lock. */
+static struct pool {
+    pthread_mutex_t lock;
+    pthread_cond_t begun, ended;
+    int workers;       /* started; they never end */
+    int asleep;        /* of them, waiting for `begun` */
+    atomic_uint loops; /* how many have begun: workers watch it */
+    bool open;         /* a worker may join the loop */
+    int threads;       /* workers with a number below this join */
+    atomic_int joined; /* workers inside */
+    cvq_parallel_fn fn;
+    void *context;
+    size_t n;
+    atomic_size_t next; /* the unit to be taken next */
+} pool = {.lock = PTHREAD_MUTEX_INITIALIZER,
+          .begun = PTHREAD_COND_INITIALIZER,
+          .ended = PTHREAD_COND_INITIALIZER};
+
+/* Held by whoever runs a loop; a loop inside a loop, or of another thread, finds it taken and runs
+ * alone. */
+static pthread_mutex_t turn = PTHREAD_MUTEX_INITIALIZER;
+
+static void pause_briefly(void) {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+static void run_units(int thread) {
+    for (size_t i; (i = atomic_fetch_add(&pool.next, 1)) < pool.n;)
+        pool.fn(pool.context, i, thread);
+}
+
+static void *work(void *number) {
+    int thread = (int)(intptr_t)number;
+    unsigned seen = 0;
+    for (;;) {
+        for (int i = 0; i < SPINS && atomic_load(&pool.loops) == seen; i++) pause_briefly();
+        pthread_mutex_lock(&pool.lock);
+        while (atomic_load(&pool.loops) == seen) {
+            pool.asleep++;
+            pthread_cond_wait(&pool.begun, &pool.lock);
+            pool.asleep--;
+        }
+        seen = atomic_load(&pool.loops);
+        bool join = pool.open && thread < pool.threads;
+        if (join) atomic_fetch_add(&pool.joined, 1);
+        pthread_mutex_unlock(&pool.lock);
+        if (!join) continue;
+        run_units(thread);
+        /* The caller may be asleep only once it has closed the loop. */
+        pthread_mutex_lock(&pool.lock);
+        if (atomic_fetch_sub(&pool.joined, 1) == 1 && !pool.open) pthread_cond_signal(&pool.ended);
+        pthread_mutex_unlock(&pool.lock);
+    }
+    return NULL;
+}
+
+/* Signals are for the thread that the program itself runs on. Fewer workers than asked for are
+ * enough. */
+static void start_workers(int wanted) {
+    if (pool.workers >= wanted) return;
+    sigset_t all, before;
+    sigfillset(&all);
+    if (pthread_sigmask(SIG_SETMASK, &all, &before) != 0) return;
+    while (pool.workers < wanted) {
+        pthread_t t;
+        if (pthread_create(&t, NULL, work, (void *)(intptr_t)(pool.workers + 1)) != 0) break;
+        pthread_detach(t);
+        pool.workers++;
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
+/* A child has no workers, and its copy of the locks may be taken by threads that it does not have.
+ */
+static void forget_workers(void) {
+    pthread_mutex_init(&turn, NULL);
+    pthread_mutex_init(&pool.lock, NULL);
+    pthread_cond_init(&pool.begun, NULL);
+    pthread_cond_init(&pool.ended, NULL);
+    pool.workers = pool.asleep = 0;
+    pool.open = false;
+    atomic_store(&pool.joined, 0);
+}
+
+static void watch_forks(void) {
+    (void)pthread_atfork(NULL, NULL, forget_workers);
+}
+
+static void begin_loop(int threads, size_t n, cvq_parallel_fn fn, void *context) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, watch_forks);
+    pthread_mutex_lock(&pool.lock);
+    start_workers(threads - 1);
+    pool.fn = fn;
+    pool.context = context;
+    pool.n = n;
+    pool.threads = threads;
+    pool.open = true;
+    atomic_store(&pool.next, 0);
+    atomic_fetch_add(&pool.loops, 1);
+    if (pool.asleep > 0) pthread_cond_broadcast(&pool.begun);
+    pthread_mutex_unlock(&pool.lock);
+}
+
+static void end_loop(void) {
+    pthread_mutex_lock(&pool.lock);
+    pool.open = false;
+    pthread_mutex_unlock(&pool.lock);
+    for (int i = 0; i < SPINS && atomic_load(&pool.joined) > 0; i++) pause_briefly();
+    pthread_mutex_lock(&pool.lock);
+    while (atomic_load(&pool.joined) > 0) pthread_cond_wait(&pool.ended, &pool.lock);
+    pthread_mutex_unlock(&pool.lock);
+}
 
 void cvq_parallel_for(int threads, size_t n, cvq_parallel_fn fn, void *context) {
     if (threads > CVQ_MAX_THREADS) threads = CVQ_MAX_THREADS;
-    if (threads <= 1 || n <= 1) {
+    if (n < (size_t)CVQ_MAX_THREADS && threads > (int)n) threads = (int)n;
+    if (threads <= 1 || pthread_mutex_trylock(&turn) != 0) {
         for (size_t i = 0; i < n; i++) fn(context, i, 0);
         return;
     }
-#if defined(_OPENMP)
-    if ((size_t)threads > n) threads = (int)n;
-#pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
-    for (size_t i = 0; i < n; i++) fn(context, i, omp_get_thread_num());
-#else
-    for (size_t i = 0; i < n; i++) fn(context, i, 0);
-#endif
+    begin_loop(threads, n, fn, context);
+    run_units(0);
+    end_loop();
+    pthread_mutex_unlock(&turn);
 }
+
+/* ---------------------------------------------------------------- how many */
 
 #if defined(__linux__)
 

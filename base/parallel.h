@@ -1,4 +1,4 @@
-/* All threads of cvq: the only place with OpenMP. */
+/* All threads of cvq: one pool for the process. */
 #ifndef CVQ_BASE_PARALLEL_H
 #define CVQ_BASE_PARALLEL_H
 

@@ -36,15 +36,15 @@ find_python() { # one with numpy and Pillow, which another python3 that comes fi
     done
     return 1
 }
-compiles_openmp() { # COMPILER
-    printf '#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n' |
-        "$1" -x c -fopenmp -o "$scratch/openmp" - >/dev/null 2>&1
+compiles() { # COMPILER
+    printf '#include <stdio.h>\nint main(void) { return puts("") < 0; }\n' |
+        "$1" -x c -o "$scratch/program" - >/dev/null 2>&1
 }
 
 look_build() {
     has make || need make "make"
     # Whoever names a compiler knows what it needs.
-    [ -n "${CC-}" ] || compiles_openmp gcc || { need gcc "gcc 12 or newer, with OpenMP"; need libc6-dev "the C library's headers"; }
+    [ -n "${CC-}" ] || compiles gcc || { need gcc "gcc 12 or newer"; need libc6-dev "the C library's headers"; }
     has pkg-config || need pkg-config pkg-config
     local m
     for m in $modules stb; do
@@ -55,7 +55,6 @@ look_test() {
     look_build
     find_python >/dev/null || { need python3 "python3"; need python3-numpy "numpy"; need python3-pil "Pillow"; }
     has clang || need clang "clang 14 or newer"
-    compiles_openmp clang || need libomp-dev "libomp (OpenMP for clang)"
     has g++ || need g++ "g++ (the public header is tried as C++)"
     has clang-format || need clang-format "clang-format"
 }
@@ -67,7 +66,6 @@ look_cross() {
     for m in $modules; do
         [ -e "$arm64_dir/pkgconfig/$m.pc" ] || need "${package[$m]}:arm64" "$m for arm64"
     done
-    [ -e "$arm64_dir/libgomp.so.1" ] || need libgomp1:arm64 "libgomp for arm64"
 }
 
 install() {

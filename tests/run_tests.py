@@ -92,9 +92,7 @@ def environment(job):
              PYTHONDONTWRITEBYTECODE='1', LC_ALL='C.UTF-8',
              ASAN_OPTIONS='detect_leaks=1:exitcode=99:detect_stack_use_after_return=1',
              LSAN_OPTIONS='exitcode=99',
-             UBSAN_OPTIONS='print_stacktrace=1:halt_on_error=1:exitcode=99',
-             # Several tests share the cores: waiting threads must not burn them.
-             OMP_WAIT_POLICY='passive', GOMP_SPINCOUNT='0', KMP_BLOCKTIME='0')
+             UBSAN_OPTIONS='print_stacktrace=1:halt_on_error=1:exitcode=99')
     e.pop('CVQ_CPU', None)
     return e
 

@@ -622,7 +622,7 @@ def example():
         skip('the example answers', 'no library for this machine, or no compiler')
         return
     flags = subprocess.run(['pkg-config', '--libs', 'libzstd', 'libcjson', 'libpcre2-8', 'libcrypto'], capture_output=True, text=True)
-    built = subprocess.run([compiler, '-std=c11', '-Iinclude', '-o', path('ask'), 'examples/ask.c', library, '-fopenmp',
+    built = subprocess.run([compiler, '-std=c11', '-Iinclude', '-o', path('ask'), 'examples/ask.c', library, '-pthread',
                             *flags.stdout.split(), '-lm'], capture_output=True, text=True)
     check('the example compiles', built.returncode == 0, built.stderr)
     try:

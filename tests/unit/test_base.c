@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/checked.h"
@@ -125,6 +126,25 @@ static void every_unit_runs_once(void) {
     CHECK(cvq_default_threads() >= 1 && cvq_default_threads() <= CVQ_MAX_THREADS);
 }
 
+static void loop_within(void *context, size_t index, int thread) {
+    int *counts = context;
+    (void)thread;
+    cvq_parallel_for(4, 10, count_unit, counts + 10 * index); /* finds the pool taken */
+}
+
+static void loops_within_loops_and_in_children(void) {
+    int counts[1000] = {0};
+    cvq_parallel_for(3, 100, loop_within, counts);
+    for (int i = 0; i < 1000; i++) CHECK(counts[i] == 1);
+    pid_t child = fork(); /* has no workers */
+    if (child == 0) {
+        cvq_parallel_for(3, 100, loop_within, counts);
+        _exit(counts[999] == 2 ? 7 : 1);
+    }
+    int status = 0;
+    CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 7);
+}
+
 static void levels_are_found_by_name(void) {
     cvq_cpu_level level = CVQ_CPU_LEVELS;
     cvq_error err = {0};
@@ -150,6 +170,7 @@ int main(void) {
     RUN(allocation_is_checked);
     RUN(files_are_read_and_mapped);
     RUN(every_unit_runs_once);
+    RUN(loops_within_loops_and_in_children);
     RUN(levels_are_found_by_name);
     return REPORT();
 }
