@@ -39,6 +39,9 @@ cvq_model_config cvq_scaled_config(uint32_t scale) {
     c.num_kv_heads = c.num_kv_heads > scale ? c.num_kv_heads / scale : 1;
     c.intermediate_size /= scale;
     c.vocab_size /= scale;
+    c.bos_id /= scale;
+    c.pad_id /= scale;
+    for (uint32_t i = 0; i < c.num_eos; i++) c.eos_ids[i] /= scale;
     c.vit_hidden_size /= scale;
     c.vit_num_heads /= scale;
     c.vit_intermediate_size /= scale;

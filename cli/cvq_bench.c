@@ -7,6 +7,7 @@
 #include "bench/measure.h"
 #include "cli/interrupt.h"
 #include "cli/messages.h"
+#include "formats/cvq_reader.h"
 #include "formats/json.h"
 #include "quant/recipe.h"
 
@@ -180,10 +181,20 @@ static void session_changed(void *context, cvq_session *session) {
     cvq_interrupt_session(session);
 }
 
+/* A file that cannot be opened is told before minutes of measuring. */
+static cvq_status try_model(const arguments *args, cvq_error *err) {
+    cvq_reader *r = NULL;
+    if (args->common.num_operands == 0) return CVQ_OK;
+    cvq_status status = cvq_reader_open(&r, args->common.operands[0], err);
+    cvq_reader_close(r);
+    return status;
+}
+
 static cvq_status measure(cvq_bench *b, const arguments *args, cvq_error *err) {
     typedef cvq_status step(cvq_bench * b, cvq_error * err);
     static step *const steps[] = {cvq_bench_gemm,    cvq_bench_attention, cvq_bench_vit,
                                   cvq_bench_prefill, cvq_bench_decode,    cvq_bench_convert};
+    CVQ_TRY(try_model(args, err));
     CVQ_TRY(cvq_bench_open(b, err));
     if (!args->json)
         printf("%s, %s, %d thread%s\n", cvq_cpu_model(), cvq_cpu_level_name(b->level), b->threads,
