@@ -7,8 +7,8 @@
 
 #include "base/checked.h"
 #include "base/file_map.h"
-#include "base/white_space.h"
 #include "cli/interrupt.h"
+#include "cli/task_ids.h"
 #include "formats/chunk_hash.h"
 
 #define MAX_TEXT_BYTES (256u << 20)
@@ -57,28 +57,13 @@ static cvq_status identify(cvq_scored_text *t, cvq_error *err) {
 
 /* ---------------------------------------------------------------- reading */
 
-/* Appends ids; the buffer holds int32_t. */
-static cvq_status tokenize(const cvq_run *run, const char *text, size_t length, cvq_buffer *ids,
-                           cvq_error *err) {
-    size_t n = 0;
-    void *room;
-    cvq_status status = cvq_tokenize(run->model, text, length, NULL, 0, &n, NULL);
-    if (status != CVQ_OK && status != CVQ_TOO_SMALL)
-        return cvq_tokenize(run->model, text, length, NULL, 0, &n, err);
-    CVQ_TRY(cvq_alloc(&room, n, sizeof(int32_t), "the text's tokens", err));
-    status = cvq_tokenize(run->model, text, length, room, n, &n, err);
-    if (status == CVQ_OK) status = cvq_buffer_append(ids, room, n * sizeof(int32_t), err);
-    free(room);
-    return status;
-}
-
 cvq_status cvq_scored_text_read(cvq_scored_text *t, cvq_run *run, const char *path, size_t window,
                                 cvq_error *err) {
     cvq_buffer file = {0};
     void *pieces;
     t->run = run;
     CVQ_TRY(cvq_read_file(&file, path, MAX_TEXT_BYTES, err));
-    cvq_status status = tokenize(run, (const char *)file.data, file.size, &t->ids, err);
+    cvq_status status = cvq_text_ids(run->model, (const char *)file.data, file.size, &t->ids, err);
     cvq_buffer_free(&file);
     CVQ_TRY(status);
     size_t n = t->ids.size / sizeof(int32_t), count = n / window;
@@ -95,32 +80,6 @@ cvq_status cvq_scored_text_read(cvq_scored_text *t, cvq_run *run, const char *pa
     return identify(t, err);
 }
 
-/* The prompt's ids without bos: what cvq_prompt_from_ids puts a picture in front of. */
-static cvq_status prompt_ids(const cvq_run *run, const cvq_task_line *line, cvq_buffer *ids,
-                             cvq_error *err) {
-    cvq_prompt *prompt = NULL;
-    cvq_prompt_kind kind = line->kind >= 0 ? (cvq_prompt_kind)line->kind : run->kind;
-    size_t n;
-    CVQ_TRY(cvq_prompt_create(&prompt, run->model, kind, line->history.turns, line->history.count,
-                              line->question, NULL, err));
-    const int32_t *all = cvq_prompt_ids(prompt, &n);
-    cvq_status status = cvq_buffer_append(ids, all + 1, (n - 1) * sizeof *all, err);
-    cvq_prompt_free(prompt);
-    return status;
-}
-
-static cvq_status answer_ids(const cvq_run *run, const char *answer, cvq_buffer *ids,
-                             cvq_error *err) {
-    cvq_buffer text = {0};
-    size_t length = strlen(answer);
-    cvq_status status = CVQ_OK;
-    if (cvq_leading_space(answer, length) == 0) status = cvq_buffer_append(&text, " ", 1, err);
-    if (status == CVQ_OK) status = cvq_buffer_append(&text, answer, length, err);
-    if (status == CVQ_OK) status = tokenize(run, (const char *)text.data, text.size, ids, err);
-    cvq_buffer_free(&text);
-    return status;
-}
-
 static cvq_status read_line(cvq_scored_text *t, size_t i, const char *path, cvq_error *err) {
     const cvq_task_line *line = &t->task.lines[i];
     cvq_buffer ids = {0};
@@ -128,9 +87,9 @@ static cvq_status read_line(cvq_scored_text *t, size_t i, const char *path, cvq_
     if (line->answers.count == 0)
         return cvq_fail(err, CVQ_FORMAT, path, "line %zu has no \"answers\" to score",
                         line->number);
-    cvq_status status = prompt_ids(t->run, line, &ids, err);
+    cvq_status status = cvq_line_ids(t->run->model, t->run->kind, line, &ids, err);
     size_t first = ids.size / sizeof(int32_t);
-    if (status == CVQ_OK) status = answer_ids(t->run, line->answers.items[0], &ids, err);
+    if (status == CVQ_OK) status = cvq_answer_ids(t->run->model, line->answers.items[0], &ids, err);
     if (status == CVQ_OK)
         t->pieces[i] =
             (cvq_scored_piece){(int32_t *)(void *)ids.data, ids.size / sizeof(int32_t), first};

@@ -81,15 +81,32 @@ static void free_texts(cvq_texts *texts) {
     free(texts->items);
 }
 
-static cvq_status read_fields(cvq_task_line *line, const cJSON *object, const char *task_path,
-                              const char *where, cvq_error *err) {
+/* What the file is read for. */
+typedef enum purpose { QUESTIONS, QUESTIONS_AND_TEXTS } purpose;
+
+/* A line of plain text: *is_text. */
+static cvq_status read_text(cvq_task_line *line, const cJSON *object, purpose want, bool *is_text,
+                            const char *where, cvq_error *err) {
+    const char *text = NULL;
+    *is_text = cJSON_HasObjectItem(object, "text") && !cJSON_HasObjectItem(object, "question");
+    if (!*is_text) return CVQ_OK;
+    if (want == QUESTIONS)
+        return cvq_fail(err, CVQ_UNSUPPORTED, where,
+                        "is plain text, which is for calibration; a task has \"question\"");
+    CVQ_TRY(cvq_json_string(object, "text", true, &text, where, err));
+    line->text = strdup(text);
+    return line->text ? CVQ_OK : cvq_fail(err, CVQ_OUT_OF_MEMORY, where, "no memory for the task");
+}
+
+static cvq_status read_fields(cvq_task_line *line, const cJSON *object, purpose want,
+                              const char *task_path, const char *where, cvq_error *err) {
     const char *question = NULL, *image = NULL, *dataset = NULL;
+    bool is_text;
     if (!cJSON_IsObject(object))
         return cvq_fail(err, CVQ_FORMAT, where, "is not a JSON object; write {\"question\": ...}");
     CVQ_TRY(read_id(line, object, where, err));
-    if (cJSON_HasObjectItem(object, "text") && !cJSON_HasObjectItem(object, "question"))
-        return cvq_fail(err, CVQ_UNSUPPORTED, where,
-                        "is plain text, which is for calibration; a task has \"question\"");
+    CVQ_TRY(read_text(line, object, want, &is_text, where, err));
+    if (is_text) return CVQ_OK;
     CVQ_TRY(cvq_json_string(object, "question", true, &question, where, err));
     CVQ_TRY(cvq_json_string(object, "image", false, &image, where, err));
     CVQ_TRY(cvq_json_string(object, "dataset_name", false, &dataset, where, err));
@@ -108,14 +125,14 @@ static cvq_status read_fields(cvq_task_line *line, const cJSON *object, const ch
 }
 
 /* Only lack of memory is a failure here; everything else becomes the line's problem. */
-static cvq_status read_line(cvq_task_line *line, const char *text, size_t length,
+static cvq_status read_line(cvq_task_line *line, const char *text, size_t length, purpose want,
                             const char *task_path, cvq_error *err) {
     char where[64], number[32];
     cvq_error problem = {0};
     cJSON *object = NULL;
     snprintf(where, sizeof where, "line %zu of the task", line->number);
     cvq_status status = cvq_json_parse(&object, text, length, where, &problem);
-    if (status == CVQ_OK) status = read_fields(line, object, task_path, where, &problem);
+    if (status == CVQ_OK) status = read_fields(line, object, want, task_path, where, &problem);
     cJSON_Delete(object);
     if (!line->id) {
         snprintf(number, sizeof number, "%zu", line->number);
@@ -143,7 +160,7 @@ static cvq_status add_line(cvq_task *task, size_t *capacity, size_t number, cvq_
     return CVQ_OK;
 }
 
-cvq_status cvq_task_read(cvq_task *out, const char *path, cvq_error *err) {
+static cvq_status read_lines(cvq_task *out, const char *path, purpose want, cvq_error *err) {
     cvq_buffer file = {0};
     cvq_task task = {0};
     size_t capacity = 0, number = 0;
@@ -158,7 +175,7 @@ cvq_status cvq_task_read(cvq_task *out, const char *path, cvq_error *err) {
         if (strspn(at, " \t\r") < length) {
             status = add_line(&task, &capacity, number, err);
             if (status == CVQ_OK)
-                status = read_line(&task.lines[task.count - 1], at, length, path, err);
+                status = read_line(&task.lines[task.count - 1], at, length, want, path, err);
         }
         at = newline ? newline + 1 : end;
     }
@@ -170,12 +187,21 @@ cvq_status cvq_task_read(cvq_task *out, const char *path, cvq_error *err) {
     return status;
 }
 
+cvq_status cvq_task_read(cvq_task *task, const char *path, cvq_error *err) {
+    return read_lines(task, path, QUESTIONS, err);
+}
+
+cvq_status cvq_task_read_data(cvq_task *task, const char *path, cvq_error *err) {
+    return read_lines(task, path, QUESTIONS_AND_TEXTS, err);
+}
+
 void cvq_task_free(cvq_task *task) {
     for (size_t i = 0; i < task->count; i++) {
         cvq_task_line *line = &task->lines[i];
         free(line->id);
         free(line->image);
         free(line->question);
+        free(line->text);
         free(line->problem);
         free(line->dataset);
         free_texts(&line->answers);

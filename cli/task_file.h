@@ -16,7 +16,8 @@ typedef struct cvq_task_line {
     size_t number;  /* in the file, from 1 */
     char *id;       /* never NULL; the line's number where the file gives none */
     char *image;    /* as a path from here, or NULL */
-    char *question; /* NULL only with a problem */
+    char *question; /* NULL only with a problem or a text */
+    char *text;     /* of a line {"text"}: plain text, and no question; else NULL */
     int kind;       /* cvq_prompt_kind, or -1: not given */
     cvq_history history;
     cvq_texts answers, choices; /* empty where not given */
@@ -31,6 +32,8 @@ typedef struct cvq_task {
 
 /* Fails only where the file itself cannot be read. */
 cvq_status cvq_task_read(cvq_task *task, const char *path, cvq_error *err);
+/* The same, where lines {"text": ...} stand among the questions: data for calibration. */
+cvq_status cvq_task_read_data(cvq_task *task, const char *path, cvq_error *err);
 void cvq_task_free(cvq_task *task);
 
 #endif
