@@ -158,7 +158,8 @@ typedef struct cvq_session_options {
 typedef struct cvq_memory {
     uint64_t weights_mapped;                                  /* the file */
     uint64_t weights_encode, weights_prefill, weights_decode; /* touched in each phase */
-    uint64_t kv_cache;                  /* when the context is full; it grows as needed */
+    uint64_t kv_cache;                  /* when the context is full; it grows as needed. A picture
+                                           that a session does not hold keeps its own part */
     uint64_t work_encode, work_decoder; /* buffers beside weights and KV cache */
 } cvq_memory;
 cvq_status cvq_memory_plan(const cvq_model *model, const cvq_session_options *options,
@@ -188,6 +189,39 @@ cvq_status cvq_image_create(cvq_image **out, const cvq_model *model, const uint8
 cvq_status cvq_image_encode(cvq_image *image, cvq_session *session, cvq_error *err);
 /* A prompt holds its own reference. */
 void cvq_image_free(cvq_image *image);
+
+/* A picture keeps, until it is freed, its encoding and the keys and values of its slots (and of bos
+ * before them) as the last session computed them: neither depends on the question. A session whose
+ * settings are the same takes them up instead of computing them, with the same bits as a result.
+ * They can be kept elsewhere too. Where, for how long and how safely is the caller's policy:
+ *
+ *     cvq_image_create(&image, ...);
+ *     cvq_image_key(image, session, key, &err);      // look for a file of this name: if it is
+ *     cvq_image_load(&other, model, read, file, &err); // there, ask about `other` instead
+ *     ... cvq_session_sync ...
+ *     cvq_image_save(image, write, file, &err);      // else write it now
+ */
+#define CVQ_IMAGE_KEY_BYTES 32
+/* Names what cvq_image_save writes of this picture after it was synced into this session: made of
+ * the model's id, the resized pixels, and all else that its bits depend on (the library's version,
+ * the level of instructions, precision, rotary tables, type of the KV cache). Fast. */
+cvq_status cvq_image_key(const cvq_image *image, const cvq_session *session,
+                         uint8_t key[CVQ_IMAGE_KEY_BYTES], cvq_error *err);
+/* 1 if the picture has all that a session of these settings would compute of it, else 0. */
+int cvq_image_ready(const cvq_image *image, const cvq_session *session);
+/* Nonzero: it failed. */
+typedef int (*cvq_write_fn)(void *context, const void *data, size_t size);
+/* How many bytes were read: fewer than size only at the end. */
+typedef size_t (*cvq_read_fn)(void *context, void *data, size_t size);
+/* Pixels, encoding, keys and values, bound to the model's id; nothing of any question. In pieces;
+ * 340 MB at full size. CVQ_INVALID_ARGUMENT if nothing is encoded yet. */
+cvq_status cvq_image_save(const cvq_image *image, cvq_write_fn write, void *context,
+                          cvq_error *err);
+/* The bytes need not be trusted, but only their shape and their hash are checked: whoever can write
+ * them can change answers. CVQ_FORMAT: damaged; CVQ_MISMATCH: of another model, another version of
+ * the library or another level. */
+cvq_status cvq_image_load(cvq_image **out, const cvq_model *model, cvq_read_fn read, void *context,
+                          cvq_error *err);
 
 /* ---------------------------------------------------------------- prompts */
 
@@ -269,7 +303,8 @@ typedef int (*cvq_logits_fn)(void *context, size_t slot, const float *logits);
 cvq_status cvq_session_score(cvq_session *session, const cvq_prompt *prompt, cvq_logits_fn fn,
                              void *context, cvq_error *err);
 
-/* The session keeps its first `slots` slots (it may hold fewer) and computes the others anew. */
+/* The session keeps its first `slots` slots (it may hold fewer), and its next sync computes the
+ * others anew, whatever a picture keeps. */
 void cvq_session_rewind(cvq_session *session, size_t slots);
 
 /* One observer for taps, calibration and error reports. wants: is this tensor wanted? sees: rows

@@ -4,17 +4,13 @@
 
 #include "base/checked.h"
 #include "base/memory.h"
-#include "runtime/model_internal.h"
+#include "runtime/image_prefix.h"
 #include "runtime/prompt.h"
 #include "runtime/resize.h"
 
 /* ---------------------------------------------------------------- pictures */
 
-cvq_status cvq_image_create(cvq_image **out, const cvq_model *model, const uint8_t *rgb,
-                            uint32_t width, uint32_t height, size_t stride, cvq_error *err) {
-    if (!out || !model || !rgb || stride < 3 * (size_t)width)
-        return cvq_fail(err, CVQ_INVALID_ARGUMENT, "cvq_image_create",
-                        "NULL, or a stride shorter than a row");
+cvq_status cvq_image_new(cvq_image **out, const cvq_model *model, cvq_error *err) {
     size_t size = model->info.image_size;
     void *p;
     CVQ_TRY(cvq_alloc(&p, 1, sizeof(cvq_image), "picture", err));
@@ -23,10 +19,24 @@ cvq_status cvq_image_create(cvq_image **out, const cvq_model *model, const uint8
     atomic_init(&image->references, 1);
     pthread_mutex_init(&image->lock, NULL);
     cvq_status status = cvq_alloc(&p, size * size, 3, "picture", err);
-    if (status == CVQ_OK) {
-        image->rgb = p;
-        status = cvq_resize_bicubic(rgb, width, height, stride, image->rgb, size, size, err);
+    if (status != CVQ_OK) {
+        cvq_image_free(image);
+        return status;
     }
+    image->rgb = p;
+    *out = image;
+    return CVQ_OK;
+}
+
+cvq_status cvq_image_create(cvq_image **out, const cvq_model *model, const uint8_t *rgb,
+                            uint32_t width, uint32_t height, size_t stride, cvq_error *err) {
+    if (!out || !model || !rgb || stride < 3 * (size_t)width)
+        return cvq_fail(err, CVQ_INVALID_ARGUMENT, "cvq_image_create",
+                        "NULL, or a stride shorter than a row");
+    size_t size = model->info.image_size;
+    cvq_image *image;
+    CVQ_TRY(cvq_image_new(&image, model, err));
+    cvq_status status = cvq_resize_bicubic(rgb, width, height, stride, image->rgb, size, size, err);
     if (status == CVQ_OK) status = cvq_sha256(image->rgb, size * size * 3, image->hash, err);
     if (status != CVQ_OK) {
         cvq_image_free(image);
@@ -46,6 +56,7 @@ void cvq_image_free(cvq_image *image) {
     free(image->rgb);
     free(image->encodings[0]);
     free(image->encodings[1]);
+    cvq_image_prefix_release(image->prefix);
     free(image);
 }
 

@@ -29,7 +29,7 @@ static size_t head_bytes(cvq_kv_type type, size_t d) {
 }
 
 size_t cvq_kv_block_bytes(cvq_kv_type type, size_t heads, size_t head_dim) {
-    return heads * head_bytes(type, head_dim);
+    return sizeof(cvq_kv_block) + heads * head_bytes(type, head_dim);
 }
 
 size_t cvq_kv_tile_floats(size_t head_dim) {
@@ -40,30 +40,84 @@ void cvq_kv_init(cvq_kv_cache *c, cvq_kv_type type, size_t heads, size_t head_di
     *c = (cvq_kv_cache){.type = type, .heads = heads, .head_dim = head_dim};
 }
 
+/* ---------------------------------------------------------------- blocks */
+
+/* Zeroed. */
+static cvq_status block_new(cvq_kv_block **out, const cvq_kv_cache *c, cvq_error *err) {
+    void *p;
+    CVQ_TRY(cvq_alloc(&p, 1, cvq_kv_block_bytes(c->type, c->heads, c->head_dim), "KV cache", err));
+    *out = p;
+    atomic_init(&(*out)->references, 1);
+    return CVQ_OK;
+}
+
+static void block_release(cvq_kv_block *block) {
+    if (block && atomic_fetch_sub(&block->references, 1) == 1) free(block);
+}
+
 void cvq_kv_free(cvq_kv_cache *c) {
     if (!c) return;
-    for (size_t b = 0; b < c->num_blocks; b++) free(c->blocks[b]);
+    for (size_t b = 0; b < c->num_blocks; b++) block_release(c->blocks[b]);
     free(c->blocks);
     c->blocks = NULL;
     c->num_blocks = c->capacity = 0;
 }
 
-cvq_status cvq_kv_reserve(cvq_kv_cache *c, size_t keys, cvq_error *err) {
-    size_t need = (keys + CVQ_KV_BLOCK - 1) / CVQ_KV_BLOCK;
-    if (need <= c->num_blocks) return CVQ_OK;
+/* Room in the list for so many blocks. */
+static cvq_status grow_list(cvq_kv_cache *c, size_t blocks, cvq_error *err) {
+    if (blocks <= c->num_blocks) return CVQ_OK;
     void *list;
-    CVQ_TRY(cvq_alloc(&list, need, sizeof(void *), "KV cache", err));
-    if (c->blocks) memcpy(list, c->blocks, c->num_blocks * sizeof(void *));
+    CVQ_TRY(cvq_alloc(&list, blocks, sizeof *c->blocks, "KV cache", err));
+    if (c->blocks) memcpy(list, c->blocks, c->num_blocks * sizeof *c->blocks);
     free(c->blocks);
     c->blocks = list;
+    return CVQ_OK;
+}
+
+static void append(cvq_kv_cache *c, cvq_kv_block *block) {
+    c->blocks[c->num_blocks++] = block;
+    c->capacity = c->num_blocks * CVQ_KV_BLOCK;
+}
+
+cvq_status cvq_kv_reserve(cvq_kv_cache *c, size_t keys, cvq_error *err) {
+    size_t need = (keys + CVQ_KV_BLOCK - 1) / CVQ_KV_BLOCK;
+    CVQ_TRY(grow_list(c, need, err));
     while (c->num_blocks < need) {
-        CVQ_TRY(cvq_alloc(&c->blocks[c->num_blocks], c->heads, head_bytes(c->type, c->head_dim),
-                          "KV cache", err));
-        c->num_blocks++;
-        c->capacity = c->num_blocks * CVQ_KV_BLOCK;
+        cvq_kv_block *block;
+        CVQ_TRY(block_new(&block, c, err));
+        append(c, block);
     }
     return CVQ_OK;
 }
+
+cvq_status cvq_kv_share(cvq_kv_cache *c, cvq_kv_block *const *blocks, size_t n, cvq_error *err) {
+    CVQ_TRY(grow_list(c, n, err));
+    for (size_t b = 0; b < n; b++) {
+        atomic_fetch_add(&blocks[b]->references, 1);
+        if (b == c->num_blocks) {
+            append(c, blocks[b]);
+        } else {
+            block_release(c->blocks[b]);
+            c->blocks[b] = blocks[b];
+        }
+    }
+    return CVQ_OK;
+}
+
+cvq_status cvq_kv_own(cvq_kv_cache *c, size_t first, size_t keys, cvq_error *err) {
+    CVQ_TRY(cvq_kv_reserve(c, keys, err));
+    for (size_t b = first / CVQ_KV_BLOCK; b * CVQ_KV_BLOCK < keys; b++) {
+        cvq_kv_block *shared = c->blocks[b];
+        if (atomic_load(&shared->references) == 1) continue;
+        CVQ_TRY(block_new(&c->blocks[b], c, err));
+        if (b * CVQ_KV_BLOCK < first)
+            memcpy(c->blocks[b]->data, shared->data, c->heads * head_bytes(c->type, c->head_dim));
+        block_release(shared);
+    }
+    return CVQ_OK;
+}
+
+/* ---------------------------------------------------------------- slots */
 
 typedef struct head_view {
     float *scales; /* [2][256], or NULL */
@@ -71,7 +125,7 @@ typedef struct head_view {
 } head_view;
 
 static head_view head_of(const cvq_kv_cache *c, size_t block, size_t head) {
-    uint8_t *p = (uint8_t *)c->blocks[block] + head * head_bytes(c->type, c->head_dim);
+    uint8_t *p = c->blocks[block]->data + head * head_bytes(c->type, c->head_dim);
     head_view v = {.scales = c->type == CVQ_KV_Q8 ? (float *)(void *)p : NULL};
     v.keys = p + scale_bytes(c->type);
     v.values = v.keys + key_elements(c->head_dim) * element_bytes(c->type);
@@ -141,6 +195,34 @@ void cvq_kv_store(const cvq_kv_cache *c, const cvq_kernels *k, size_t slot, cons
             store_q8(d, &v, at, key + h * d, value + h * d);
     }
 }
+
+size_t cvq_kv_row_bytes(cvq_kv_type type, size_t heads, size_t head_dim) {
+    size_t scales = type == CVQ_KV_Q8 ? 2 * sizeof(float) : 0;
+    return heads * (scales + 2 * head_dim * element_bytes(type));
+}
+
+/* Copies `size` bytes between a row and a place in the cache, and steps on in the row. */
+static void move_piece(uint8_t **row, void *place, size_t size, bool to_cache) {
+    memcpy(to_cache ? place : *row, to_cache ? *row : place, size);
+    *row += size;
+}
+
+void cvq_kv_move_row(const cvq_kv_cache *c, size_t slot, uint8_t *row, bool to_cache) {
+    size_t at = slot % CVQ_KV_BLOCK, d = c->head_dim, size = element_bytes(c->type);
+    for (size_t h = 0; h < c->heads; h++) {
+        head_view v = head_of(c, slot / CVQ_KV_BLOCK, h);
+        if (v.scales) {
+            move_piece(&row, v.scales + at, sizeof(float), to_cache);
+            move_piece(&row, v.scales + CVQ_KV_BLOCK + at, sizeof(float), to_cache);
+        }
+        for (size_t i = 0; i < d; i++)
+            move_piece(&row, v.keys + key_index(d, at, i) * size, size, to_cache);
+        for (size_t i = 0; i < d; i++)
+            move_piece(&row, v.values + value_index(at, i) * size, size, to_cache);
+    }
+}
+
+/* ---------------------------------------------------------------- for attention */
 
 const float *cvq_kv_keys(const cvq_kv_cache *c, const cvq_kernels *k, size_t block, size_t head,
                          size_t panels, float *scratch) {

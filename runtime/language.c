@@ -292,7 +292,7 @@ cvq_status cvq_decoder_run(cvq_decoder *d, const cvq_stretch *s, bool every, con
     const cvq_model_config *c = d->weights->config;
     CVQ_TRY(reserve_rows(d, s->count, err));
     for (size_t n = 0; n < c->num_layers; n++)
-        CVQ_TRY(cvq_kv_reserve(&d->kv[n], s->first + s->count, err));
+        CVQ_TRY(cvq_kv_own(&d->kv[n], s->first, s->first + s->count, err));
     row_plan p = plan_rows(d, s);
     embed_rows(d, s, &p);
     /* The last slot is the last row of its expert. */

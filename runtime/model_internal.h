@@ -20,7 +20,8 @@ struct cvq_model {
     cvq_model_info info;
 };
 
-/* A resized picture and, once some session has made it, its encoding. Shared by prompts through the
+/* A resized picture and, once some session has made them, its encoding and its slots' keys and
+ * values. Shared by prompts through the
  * reference count. */
 struct cvq_image {
     const cvq_model *model;
@@ -31,8 +32,11 @@ struct cvq_image {
     /* [image slots][hidden_size] by precision, exact and fast; NULL until made. Never replaced, so
      * that it may be read without the lock once it is there. */
     float *encodings[2];
+    struct cvq_image_prefix *prefix; /* of the session that computed it last, or NULL */
 };
 
+/* A picture without pixels yet. */
+cvq_status cvq_image_new(cvq_image **out, const cvq_model *model, cvq_error *err);
 void cvq_image_retain(cvq_image *image);
 
 struct cvq_prompt {

@@ -23,8 +23,7 @@ double cvq_now(void) {
 
 typedef struct resolved_options {
     size_t context;
-    cvq_kv_type kv;
-    bool fast, rope_bf16, rope_recomputed;
+    cvq_slot_settings settings;
     int threads;
 } resolved_options;
 
@@ -44,14 +43,15 @@ static cvq_status resolve(resolved_options *r, const cvq_model *m, const cvq_ses
         (unsigned)o->rope > CVQ_ROPE_F32)
         return cvq_fail(err, CVQ_INVALID_ARGUMENT, "cvq_session_options", "unknown value");
     r->context = o->context ? o->context : info->max_context;
-    r->fast = o->precision == CVQ_PRECISION_DEFAULT ? info->quantized != 0
-                                                    : o->precision == CVQ_PRECISION_FAST;
-    r->kv = o->kv != CVQ_KV_DEFAULT ? o->kv : r->fast ? CVQ_KV_F16 : CVQ_KV_F32;
+    cvq_slot_settings *slots = &r->settings;
+    slots->fast = o->precision == CVQ_PRECISION_DEFAULT ? info->quantized != 0
+                                                        : o->precision == CVQ_PRECISION_FAST;
+    slots->kv = o->kv != CVQ_KV_DEFAULT ? o->kv : slots->fast ? CVQ_KV_F16 : CVQ_KV_F32;
     bool stored_bf16 = m->weights.inv_freq_bf16;
-    r->rope_bf16 = o->rope == CVQ_ROPE_DEFAULT ? stored_bf16 : o->rope == CVQ_ROPE_BF16;
+    slots->rope_bf16 = o->rope == CVQ_ROPE_DEFAULT ? stored_bf16 : o->rope == CVQ_ROPE_BF16;
     /* bf16 angles from f32 frequencies, or the reverse: stored values of the other precision are of
      * no use. */
-    r->rope_recomputed = o->rope == CVQ_ROPE_F32 || r->rope_bf16 != stored_bf16;
+    slots->rope_recomputed = o->rope == CVQ_ROPE_F32 || slots->rope_bf16 != stored_bf16;
     r->threads = o->threads ? o->threads : cvq_default_threads();
     return CVQ_OK;
 }
@@ -79,15 +79,15 @@ cvq_status cvq_memory_plan(const cvq_model *m, const cvq_session_options *option
     uint64_t blocks = (r.context + CVQ_KV_BLOCK - 1) / CVQ_KV_BLOCK;
     uint64_t scratch = (uint64_t)r.threads * CVQ_SCRATCH_FLOATS * sizeof(float);
     uint64_t decode = part_bytes(m, CVQ_PART_LANGUAGE, CVQ_PART_HEAD);
-    *out =
-        (cvq_memory){.weights_mapped = m->info.file_bytes,
-                     .weights_encode = part_bytes(m, CVQ_PART_ADAPTER, CVQ_PART_VIT),
-                     .weights_prefill = decode + part_bytes(m, CVQ_PART_EMBEDDING, CVQ_PART_VISION),
-                     .weights_decode = decode,
-                     .kv_cache = c->num_layers * blocks *
-                                 cvq_kv_block_bytes(r.kv, c->num_kv_heads, cvq_head_dim(c)),
-                     .work_encode = cvq_vision_work_bytes(c) + scratch,
-                     .work_decoder = cvq_decoder_work_bytes(c, most_rows(m, r.context)) + scratch};
+    *out = (cvq_memory){
+        .weights_mapped = m->info.file_bytes,
+        .weights_encode = part_bytes(m, CVQ_PART_ADAPTER, CVQ_PART_VIT),
+        .weights_prefill = decode + part_bytes(m, CVQ_PART_EMBEDDING, CVQ_PART_VISION),
+        .weights_decode = decode,
+        .kv_cache = c->num_layers * blocks *
+                    cvq_kv_block_bytes(r.settings.kv, c->num_kv_heads, cvq_head_dim(c)),
+        .work_encode = cvq_vision_work_bytes(c) + scratch,
+        .work_decoder = cvq_decoder_work_bytes(c, most_rows(m, r.context)) + scratch};
     return CVQ_OK;
 }
 
@@ -96,13 +96,13 @@ cvq_status cvq_memory_plan(const cvq_model *m, const cvq_session_options *option
 static cvq_status make_rotary(cvq_session *s, const resolved_options *r, cvq_rotary *rotary,
                               cvq_error *err) {
     size_t half = cvq_head_dim(s->config) / 2;
-    *rotary = (cvq_rotary){half, s->model->weights.inv_freq, r->rope_bf16};
-    if (!r->rope_recomputed) return CVQ_OK;
+    *rotary = (cvq_rotary){half, s->model->weights.inv_freq, r->settings.rope_bf16};
+    if (!r->settings.rope_recomputed) return CVQ_OK;
     void *p;
     CVQ_TRY(cvq_alloc(&p, half, sizeof(float), "rotary frequencies", err));
     s->inv_freq = p;
     cvq_rotary_frequencies(CVQ_ROPE_THETA, half, s->inv_freq);
-    for (size_t i = 0; r->rope_bf16 && i < half; i++)
+    for (size_t i = 0; r->settings.rope_bf16 && i < half; i++)
         s->inv_freq[i] = cvq_bf16_to_f32(cvq_f32_to_bf16(s->inv_freq[i]));
     rotary->inv_freq = s->inv_freq;
     return CVQ_OK;
@@ -116,9 +116,10 @@ static cvq_status open_parts(cvq_session *s, const resolved_options *r, cvq_erro
     s->logits = p;
     CVQ_TRY(cvq_alloc(&p, r->context, sizeof(int32_t), "sequence", err));
     s->ids = p;
-    CVQ_TRY(
-        cvq_engine_open(&s->engine, s->model->kernels, r->threads, r->fast, &s->cancelled, err));
-    return cvq_decoder_open(&s->decoder, &s->engine, &s->model->weights, r->kv, &rotary, err);
+    CVQ_TRY(cvq_engine_open(&s->engine, s->model->kernels, r->threads, r->settings.fast,
+                            &s->cancelled, err));
+    return cvq_decoder_open(&s->decoder, &s->engine, &s->model->weights, r->settings.kv, &rotary,
+                            err);
 }
 
 cvq_status cvq_session_open(cvq_session **out, cvq_model *model, const cvq_session_options *options,
@@ -133,6 +134,7 @@ cvq_status cvq_session_open(cvq_session **out, cvq_model *model, const cvq_sessi
     s->model = model;
     s->config = cvq_reader_config(model->reader);
     s->context = r.context;
+    s->settings = r.settings;
     atomic_init(&s->cancelled, 0);
     cvq_status status = open_parts(s, &r, err);
     if (status != CVQ_OK) {
@@ -177,6 +179,7 @@ cvq_status cvq_session_observe(cvq_session *s, cvq_wants_fn wants, cvq_sees_fn s
 }
 
 void cvq_session_rewind(cvq_session *s, size_t slots) {
+    s->anew = true;
     if (slots >= s->held) return;
     s->held = slots;
     s->logits_ready = false;
@@ -262,6 +265,42 @@ static cvq_status run_stretch(cvq_session *s, const cvq_prompt *p, size_t first,
     return CVQ_OK;
 }
 
+/* Whatever happens, the session holds nothing in front of what it is given. */
+static cvq_status take_up(cvq_session *s, const cvq_prompt *p, const cvq_image_prefix *prefix,
+                          cvq_error *err) {
+    size_t slots = cvq_image_prefix_slots(s->model);
+    s->held = 0;
+    CVQ_TRY(cvq_image_prefix_give(prefix, s->decoder.kv, err));
+    memcpy(s->ids, p->ids, slots * sizeof *s->ids);
+    s->held = slots;
+    return CVQ_OK;
+}
+
+/* The picture's slots, if it has them and they are just what this session would compute. *kept: the
+ * slots that need not be computed. They leave at least one slot to be computed, for its logits. */
+static cvq_status reuse_prefix(cvq_session *s, const cvq_prompt *p, size_t *kept, cvq_error *err) {
+    size_t slots = cvq_image_prefix_slots(s->model);
+    if (!p->image || *kept >= slots || p->n <= slots || s->anew || s->engine.observer.wants)
+        return CVQ_OK;
+    cvq_image_prefix *prefix = cvq_image_prefix_of(p->image);
+    cvq_status status = CVQ_OK;
+    if (prefix && cvq_slot_settings_equal(&prefix->settings, &s->settings)) {
+        s->logits_ready = false;
+        status = take_up(s, p, prefix, err);
+        if (status == CVQ_OK) *kept = slots;
+    }
+    cvq_image_prefix_release(prefix);
+    return status;
+}
+
+/* The picture gets what was just computed. Without memory for that it stays as it is: it costs time
+ * later, no more. */
+static void keep_prefix(cvq_session *s, cvq_image *image) {
+    cvq_image_prefix *prefix;
+    if (cvq_image_prefix_take(&prefix, s->model, &s->settings, s->decoder.kv, NULL) == CVQ_OK)
+        cvq_image_prefix_keep(image, prefix);
+}
+
 static void hold_image(cvq_session *s, const cvq_prompt *p) {
     if (p->image) cvq_image_retain(p->image);
     cvq_image_free(s->image);
@@ -288,6 +327,7 @@ static cvq_status prefill(cvq_session *s, const cvq_prompt *p, size_t first, cvq
     for (; first < p->n; first += count) {
         count = stretch_end(p, first) - first;
         CVQ_TRY(run_stretch(s, p, first, count, every, &hidden, err));
+        if (first <= p->image_slots && p->image) keep_prefix(s, p->image);
         for (size_t i = 0; rows && i < count; i++) {
             CVQ_TRY(cvq_decoder_logits(&s->decoder, hidden + i * h, 1, s->logits, err));
             if (rows(context, first + i, s->logits))
@@ -318,6 +358,8 @@ static cvq_status sync_to(cvq_session *s, const cvq_prompt *p, bool from_scratch
     if (kept == p->n && s->held == p->n && s->logits_ready) return CVQ_OK;
     if (kept == p->n) kept--;                         /* the last slot once more, for its logits */
     if (kept > 0 && kept <= p->image_slots) kept = 1; /* a picture is computed as a whole */
+    if (!from_scratch) CVQ_TRY(reuse_prefix(s, p, &kept, err));
+    s->anew = false;
     if (p->image && kept <= p->image_slots) CVQ_TRY(encode(p->image, s, err));
     hold_image(s, p);
     cvq_status status = prefill(s, p, kept, rows, context, err);

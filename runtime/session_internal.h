@@ -5,13 +5,14 @@
 #define CVQ_UNSTABLE
 #include "base/half.h"
 #include "base/memory.h"
+#include "runtime/image_prefix.h"
 #include "runtime/language.h"
-#include "runtime/model_internal.h"
 
 struct cvq_session {
     cvq_model *model;
     const cvq_model_config *config;
     size_t context;
+    cvq_slot_settings settings;
     atomic_int cancelled;
     cvq_engine engine;
     cvq_decoder decoder;
@@ -23,6 +24,7 @@ struct cvq_session {
     cvq_image *image;
     float *logits; /* [vocab_size] of slot held - 1 */
     bool logits_ready;
+    bool anew; /* the next sync computes what is not held, whatever a picture keeps */
 
     cvq_progress_fn progress;
     void *progress_context;

@@ -64,6 +64,7 @@ static float *fresh_logits(int recipe, const cvq_prompt *p, const cvq_session_op
     cvq_session *s = session(recipe, options);
     cvq_error err = {0};
     float *copy = calloc(vocab, sizeof *copy);
+    cvq_session_rewind(s, 0); /* nothing is taken from the picture */
     CHECK_SAY(cvq_session_sync(s, p, &err) == CVQ_OK, "%s", err.message);
     memcpy(copy, cvq_session_logits(s), vocab * sizeof *copy);
     cvq_session_close(s);
