@@ -10,7 +10,7 @@
 #include "base/parallel.h"
 #include "bench/peaks_internal.h"
 
-#define PIECE_SECONDS 0.002 /* long beside the start of the threads, short beside other work */
+#define PIECE_SECONDS 0.008 /* long beside the waking of the threads, short beside other work */
 #define READ_UNIT 512       /* what the readers take at once divides this */
 #define READ_UNITS_A_THREAD 16
 
