@@ -80,7 +80,9 @@ void cvq_text_lower(char *text) {
 bool cvq_text_is_word(uint32_t c) {
     if (c < 0x80)
         return within(c, '0', '9') || within(c, 'A', 'Z') || within(c, 'a', 'z') || c == '_';
-    if (c < 0xc0) return c == 0xaa || c == 0xb2 || c == 0xb3 || c == 0xb5 || c == 0xb9 || c == 0xba;
+    if (c < 0xc0) /* a, mu, o; 2, 3, 1 above the line; the fractions */
+        return c == 0xaa || c == 0xb5 || c == 0xba || c == 0xb2 || c == 0xb3 || c == 0xb9 ||
+               within(c, 0xbc, 0xbe);
     return c != 0xd7 && c != 0xf7 && !within(c, 0x2000, 0x206f) && !within(c, 0x20a0, 0x20cf) &&
            !within(c, 0x2190, 0x245f) && !within(c, 0x2500, 0x2775) && !within(c, 0x2794, 0x2bff) &&
            !within(c, 0x3000, 0x3004) && !within(c, 0x3008, 0x3020) && !within(c, 0xff00, 0xff0f) &&

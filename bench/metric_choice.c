@@ -95,13 +95,15 @@ static void strip_each(char *text, const char *signs) {
     }
 }
 
-/* Whether a right answer is this choice's letter or, where the task lists choices, its text. */
+/* Whether a right answer is this choice's letter or, where it is no letter, this choice's text. */
 static bool answers_choice(const cvq_answer_key *key, int choice) {
     for (size_t i = 0; choice >= 0 && i < key->num_answers; i++) {
         const char *answer = key->answers[i];
-        if (is_letter_answer(answer) && answer[0] - 'A' == choice) return true;
-        if ((size_t)choice < key->num_choices && strcmp(answer, key->choices[choice]) == 0)
+        if (is_letter_answer(answer)) {
+            if (answer[0] - 'A' == choice) return true;
+        } else if ((size_t)choice < key->num_choices && strcmp(answer, key->choices[choice]) == 0) {
             return true;
+        }
     }
     return false;
 }
