@@ -34,7 +34,7 @@ start=$(now)
 "$bin/cvq-info" -q --verify "$out/tiny-q4.cvq" >"$out/info.txt"
 printf '%-52s %8s\n\n' "verify every hash of the file" "$(since "$start")"
 
-row='%-23s %-35s %-39s %-39s %s\n'
+row='%-23s %-36s %-39s %-39s %s\n'
 # shellcheck disable=SC2059 # the format is the line above
 row() { printf "$row" "$@"; }
 row picture question expected answer time
