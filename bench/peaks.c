@@ -159,9 +159,14 @@ size_t cvq_free_memory(void) {
         long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
         available = pages > 0 && size > 0 ? (size_t)pages / 2 * (size_t)size : (size_t)1 << 30;
     }
-    size_t limit = number_in("/sys/fs/cgroup/memory.max");
-    size_t used = number_in("/sys/fs/cgroup/memory.current");
-    if (limit > 0 && (limit <= used || limit - used < available))
-        available = limit > used ? limit - used : 0;
+    static const char *const limits[][2] = {
+        {"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"},
+        {"/sys/fs/cgroup/memory/memory.limit_in_bytes",
+         "/sys/fs/cgroup/memory/memory.usage_in_bytes"}};
+    for (size_t i = 0; i < sizeof limits / sizeof *limits; i++) {
+        size_t limit = number_in(limits[i][0]), used = number_in(limits[i][1]);
+        size_t left = limit > used ? limit - used : 0;
+        if (limit > 0 && left < available) available = left;
+    }
     return available;
 }
