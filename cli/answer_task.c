@@ -111,13 +111,22 @@ static cvq_status mark_pending(cvq_task_run *t, cvq_error *err) {
     return CVQ_OK;
 }
 
+/* Before OUT is touched: that every line can be scored. */
+static cvq_status try_scores(const cvq_task_run *t, cvq_error *err) {
+    double score;
+    if (t->task.count == 0) return cvq_fail(err, CVQ_FORMAT, t->task_path, "holds no questions");
+    for (size_t i = 0; i < t->task.count; i++) CVQ_TRY(t->score(t->context, i, "", &score, err));
+    return CVQ_OK;
+}
+
 cvq_status cvq_task_run_open(cvq_task_run *t, cvq_error *err) {
     const cvq_common *common = &t->run->args->common;
-    const char *inputs[] = {t->task_path, common->operands[0]};
+    const char *inputs[] = {t->task_path, common->operands[0], t->beside};
     t->results = (cvq_results)CVQ_RESULTS_NONE;
     CVQ_TRY(cvq_task_read(&t->task, t->task_path, err));
+    if (t->score) CVQ_TRY(try_scores(t, err));
     if (t->out) {
-        CVQ_TRY(cvq_output_check_inputs(t->out, inputs, 2, err));
+        CVQ_TRY(cvq_output_check_inputs(t->out, inputs, t->beside ? 3 : 2, err));
         CVQ_TRY(cvq_results_open(&t->results, t->out, common->force, err));
     }
     CVQ_TRY(mark_pending(t, err));

@@ -20,6 +20,7 @@ typedef struct cvq_task_run {
     cvq_run *run;
     const char *task_path;
     const char *out;    /* OUT.jsonl; NULL: the answers are not kept */
+    const char *beside; /* another file that is read, which out must not be; or NULL */
     cvq_score_fn score; /* NULL: none */
     void *context;
 
@@ -35,7 +36,7 @@ typedef struct cvq_task_run {
     char prefix[80];
 } cvq_task_run;
 
-/* Reads the task and what OUT has; then the lines can be checked. */
+/* Reads the task, tries the score on every line, and reads what OUT has. */
 cvq_status cvq_task_run_open(cvq_task_run *t, cvq_error *err);
 /* Answers what is left. */
 cvq_status cvq_task_run_answer(cvq_task_run *t, cvq_error *err);

@@ -94,15 +94,6 @@ static cvq_status score_line(void *context, size_t i, const char *answer, double
     return cvq_metric_score((cvq_metric)(e->args->metric - 1), answer, &key, score, err);
 }
 
-/* Before the first answer: that every line can be scored. */
-static cvq_status check_lines(evaluation *e, cvq_error *err) {
-    double score;
-    if (e->answers.task.count == 0)
-        return cvq_fail(err, CVQ_FORMAT, e->answers.task_path, "holds no questions");
-    for (size_t i = 0; i < e->answers.task.count; i++) CVQ_TRY(score_line(e, i, "", &score, err));
-    return CVQ_OK;
-}
-
 /* The scores of an earlier run, in the order of the task; a line without one is scored now. */
 static cvq_status read_baseline(evaluation *e, double *scores, cvq_error *err) {
     cvq_results results = CVQ_RESULTS_NONE;
@@ -170,7 +161,6 @@ static cvq_status evaluate(evaluation *e, cvq_error *err) {
     double *baseline = NULL;
     cvq_task_run *t = &e->answers;
     CVQ_TRY(cvq_task_run_open(t, err));
-    CVQ_TRY(check_lines(e, err));
     if (e->args->baseline) {
         void *p;
         CVQ_TRY(cvq_alloc(&p, t->task.count, sizeof *baseline, "the baseline", err));
@@ -195,6 +185,7 @@ int main(int argc, char **argv) {
     e.answers = (cvq_task_run){.run = &run,
                                .task_path = args.run.common.operands[1],
                                .out = args.run.out,
+                               .beside = args.baseline,
                                .score = score_line,
                                .context = &e};
     cvq_error err = {0};

@@ -310,6 +310,11 @@ def baselines(scores):
     check('baseline: answers without scores are scored', got.get('difference') == got.get('ci_low') == got.get('ci_high') == 0, got)
     r = run('cvq-eval', '--metric', 'exact', '--baseline', 'base.jsonl', 'tiny.cvq', 'task.jsonl')
     check('baseline: for people', r.code == 0 and b'difference to base.jsonl: ' in r.out, r)
+    kept = read('base.jsonl')
+    for force in ((), ('--force',)):
+        refused('the output is the baseline', run('cvq-eval', *force, '--metric', 'exact', '--out', 'base.jsonl', '--baseline', 'base.jsonl',
+                                                  'tiny.cvq', 'task.jsonl'), b'base.jsonl')
+    check('and the baseline is untouched', read('base.jsonl') == kept)
     write('base.jsonl', lines({'id': i, 'answer': 'x', 'score': 1} for i in ids[1:]))
     refused('a baseline without a question', run('cvq-eval', '--metric', 'exact', '--baseline', 'base.jsonl', 'tiny.cvq', 'task.jsonl'),
             b'base.jsonl', ids[0].encode())
@@ -323,7 +328,9 @@ def wrong_tasks():
                        ('no questions', ''),
                        ('27 choices', lines([{'question': 'What?', 'answers': ['A'], 'choices': ['x'] * 27}]))):
         write('t.jsonl', data)
-        refused(f'a task with {name}', run('cvq-eval', '--metric', 'exact', 'tiny.cvq', 't.jsonl'), b't.jsonl')
+        write('kept.jsonl', '{"id":"x","answer":"y","score":1}\n')
+        refused(f'a task with {name}', run('cvq-eval', '--force', '--metric', 'exact', '--out', 'kept.jsonl', 'tiny.cvq', 't.jsonl'), b't.jsonl')
+        check(f'a task with {name}: the output is untouched', b'"x"' in read('kept.jsonl'))
     write('t.jsonl', lines([{'question': 'What?', 'answers': 5}]))
     r = run('cvq-eval', '--json', '--metric', 'exact', 'tiny.cvq', 't.jsonl')
     check('answers that are no texts make a line unusable', r.code == 0 and json.loads(r.out)['score'] == 0 and b'1 of 1' in r.err, r)
