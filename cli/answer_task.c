@@ -25,6 +25,7 @@ static cvq_status answer(cvq_task_run *t, size_t i, cvq_answer *a, bool *fatal, 
                                    line->history.count, line->question, image, err);
     if (status == CVQ_OK) {
         status = cvq_run_answer(t->run, prompt, false, a, err);
+        cvq_picture_cache_keep(&t->run->cache, t->run->session, image);
         *fatal = status != CVQ_OK && status != CVQ_CONTEXT_FULL;
     }
     cvq_prompt_free(prompt);

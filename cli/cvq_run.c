@@ -80,6 +80,17 @@ static const cvq_option options[] = {
     CVQ_OPTION_KV(MEMBER(kv)),
     CVQ_OPTION_PRECISION(MEMBER(precision)),
     CVQ_OPTION_NO_EXIF(MEMBER(no_exif)),
+    {.name = "no-cache",
+     .kind = CVQ_OPTION_FLAG,
+     .offset = MEMBER(no_cache),
+     .help = "neither look for the picture among those of earlier runs nor keep it for later ones"},
+    {.name = "cache-size",
+     .kind = CVQ_OPTION_REAL,
+     .offset = MEMBER(cache_size),
+     .value = "GB",
+     .high = 1e6,
+     .help = "how much the pictures of earlier runs may take on the disk (default 4): those not "
+             "used for the longest time are removed"},
     {.name = "logits",
      .kind = CVQ_OPTION_TEXT,
      .offset = MEMBER(logits),
@@ -115,6 +126,9 @@ static const cvq_command command = {
         "terminal or a pipe, and these lines are commands: /image FILE looks at a picture and "
         "begins a new conversation, /clear forgets the conversation but not the picture, /quit "
         "leaves. Ctrl-C stops an answer; at the mark it leaves.\n"
+        "What was computed of a picture is kept in $XDG_CACHE_HOME/cvq (~/.cache/cvq), 340 MB for "
+        "each at full size, so that another question about it starts at once; answers do not "
+        "depend on it.\n"
         "--batch succeeds when every question has its line in OUT.jsonl, be it an error: a picture "
         "that cannot be read does not stop the others. How many there were is said on stderr.",
 };
@@ -157,6 +171,8 @@ static cvq_status answer_once(cvq_run *run, cvq_error *err) {
     }
     if (status == CVQ_OK && args->json) status = cvq_run_print_json(&answer, err);
     if (status == CVQ_OK) cvq_run_print_times(run, &answer);
+    fflush(stdout);
+    cvq_picture_cache_keep(&run->cache, run->session, image);
     cvq_answer_free(&answer);
     cvq_prompt_free(prompt);
     cvq_image_free(image);
@@ -168,13 +184,17 @@ static int answer_with_session(cvq_run *run) {
     cvq_error err = {0};
     int exit_code = cvq_run_open_session(run);
     if (exit_code != CVQ_EXIT_DONE) return exit_code;
+    /* What --logits shows is computed here and now. */
+    if (!run->args->no_cache && !run->args->logits)
+        cvq_picture_cache_open(&run->cache, &run->args->common,
+                               (uint64_t)(run->args->cache_size * 1e9));
     if (run->args->batch) return cvq_run_batch(run);
     if (!run->args->prompt) return cvq_run_chat(run);
     return answer_once(run, &err) == CVQ_OK ? CVQ_EXIT_DONE : cvq_say_error(&command, &err);
 }
 
 int main(int argc, char **argv) {
-    cvq_run_args args = {.max_tokens = 2048, .top_p = 1, .repetition_penalty = 1};
+    cvq_run_args args = {.max_tokens = 2048, .top_p = 1, .repetition_penalty = 1, .cache_size = 4};
     int exit_code;
     if (!cvq_options_parse(&command, argc, argv, &args, &exit_code)) return exit_code;
     exit_code = check_usage(&args);

@@ -6,6 +6,7 @@
 #include "base/memory.h"
 #include "cli/history.h"
 #include "cli/options.h"
+#include "cli/picture_cache.h"
 #include "cli/progress.h"
 #include "cvq.h"
 
@@ -15,20 +16,22 @@ typedef struct cvq_run_args {
     const char *tokenize, *detokenize;
     const char *logits;
     const char *batch, *out;
-    bool taps, json, no_exif;
+    bool taps, json, no_exif, no_cache;
     int template_choice, rope, kv, precision; /* 0 = not given */
     uint64_t max_tokens, top_k, seed, context;
     double temperature, top_p, repetition_penalty;
+    double cache_size; /* GB */
 } cvq_run_args;
 
 /* What is open while cvq-run works. */
 typedef struct cvq_run {
     const cvq_run_args *args;
     cvq_model *model;
-    cvq_session *session;  /* NULL for text to ids */
-    cvq_prompt_kind kind;  /* the template asked for, or the model's own */
-    cvq_progress progress; /* of the phases of an answer */
-    const char *prefix;    /* of its label, such as "question 3 of 40, "; "" for none */
+    cvq_session *session;    /* NULL for text to ids */
+    cvq_picture_cache cache; /* where cvq_run_picture looks first; {0}: nowhere */
+    cvq_prompt_kind kind;    /* the template asked for, or the model's own */
+    cvq_progress progress;   /* of the phases of an answer */
+    const char *prefix;      /* of its label, such as "question 3 of 40, "; "" for none */
     char label[96];
     int phase;      /* the cvq_phase being shown, or -1 */
     bool streaming; /* the answer itself is on the terminal: no progress of decoding */

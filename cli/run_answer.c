@@ -62,6 +62,7 @@ int cvq_run_open_session(cvq_run *run) {
 }
 
 void cvq_run_close(cvq_run *run) {
+    cvq_picture_cache_close(&run->cache);
     cvq_session_close(run->session);
     cvq_model_close(run->model);
 }
@@ -78,6 +79,7 @@ cvq_status cvq_run_picture(const cvq_run *run, const char *path, cvq_image **ima
         status = cvq_image_create(image, run->model, picture.rgb, (uint32_t)picture.width,
                                   (uint32_t)picture.height, 3 * picture.width, err);
     cvq_picture_free(&picture);
+    if (status == CVQ_OK) cvq_picture_cache_find(&run->cache, run->model, run->session, image);
     return status;
 }
 

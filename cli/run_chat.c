@@ -57,6 +57,7 @@ static void ask(chat *c, const char *question) {
         status = cvq_run_answer(c->run, prompt, true, &answer, &err);
         if (status == CVQ_OK || answer.ids.size > 0) putchar('\n');
         fflush(stdout);
+        cvq_picture_cache_keep(&c->run->cache, c->run->session, c->image);
     }
     if (status == CVQ_OK || status == CVQ_CANCELLED) keep_turn(c, question, &answer);
     if (status == CVQ_OK) cvq_run_print_times(c->run, &answer);

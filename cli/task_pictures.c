@@ -4,9 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Encodings held at once: 38 MB each in the real model. More pictures than these in turn, and the
- * least recently used one is encoded again. */
-#define MAX_HELD 8
+/* Pictures held at once: 340 MB each in the real model. More than these in turn, and the least
+ * recently used one comes from the cache or is computed again. */
+#define MAX_HELD 4
 
 typedef struct use {
     const char *path;

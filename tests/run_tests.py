@@ -90,6 +90,8 @@ def environment(job):
              CVQ_TOOLS=os.path.join(job.config.folder, 'tools'), CVQ_RUNNER=job.config.runner,
              CVQ_CONFIG=job.config.name, CVQ_CC=job.config.compiler,
              PYTHONDONTWRITEBYTECODE='1', LC_ALL='C.UTF-8',
+             # No cache of pictures: what is tested is computed (test_cache.py has one of its own).
+             XDG_CACHE_HOME='/dev/null',
              ASAN_OPTIONS='detect_leaks=1:exitcode=99:detect_stack_use_after_return=1',
              LSAN_OPTIONS='exitcode=99',
              UBSAN_OPTIONS='print_stacktrace=1:halt_on_error=1:exitcode=99')

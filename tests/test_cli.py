@@ -28,6 +28,7 @@ NUMBER = os.path.join(PICTURES, 'number-13.png')
 WHAT_NUMBER = 'What number is written in the image?'
 FIELDS = ['answer', 'completion_ids', 'prompt_tokens', 'completion_tokens', 'finish_reason', 'encode_s', 'prefill_s', 'decode_s',
           'decode_tokens_per_s', 'peak_rss_bytes']
+os.environ['XDG_CACHE_HOME'] = '/dev/null'  # no cache of pictures: everything is computed; see test_cache.py
 passed = failed = skipped = 0
 work = None  # the folder in which commands run
 
