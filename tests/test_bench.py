@@ -5,6 +5,7 @@ import json
 import math
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
@@ -127,9 +128,24 @@ def usage():
     check('a missing model is named', r.returncode == 1 and 'missing.cvq' in r.stderr and not r.stdout, r.stderr)
 
 
+def interrupted():
+    p = subprocess.Popen([*RUNNER, os.path.join(BIN, 'cvq-bench'), '-q', '--scale', '2', '--only', 'vit_layer'],
+                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    p.stdout.readline()  # the machine's name: signals are caught from here on
+    p.send_signal(signal.SIGINT)
+    try:
+        out, err = p.communicate(timeout=120)
+        check('Ctrl-C ends it between two runs', p.returncode == 130 and 'vit_layer' not in out and not err,
+              f'{p.returncode} {out} {err}')
+    except subprocess.TimeoutExpired:
+        p.kill()
+        check('Ctrl-C ends it between two runs', False, 'still running after two minutes')
+
+
 everything()
 some()
 model()
 usage()
+interrupted()
 print(f'{passed} passed, {failed} failed, 0 skipped')
 sys.exit(1 if failed else 0)
