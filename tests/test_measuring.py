@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """cvq-perplexity and cvq-eval: numbers of the original model in PyTorch, divergences computed a second way, scores, stopping
-and going on, files that do not belong together."""
+and going on, files that do not belong together.  cvq-test: native
+"""
 import json
 import math
 import os
