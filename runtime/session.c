@@ -86,7 +86,7 @@ cvq_status cvq_memory_plan(const cvq_model *m, const cvq_session_options *option
         .weights_decode = decode,
         .kv_cache = c->num_layers * blocks *
                     cvq_kv_block_bytes(r.settings.kv, c->num_kv_heads, cvq_head_dim(c)),
-        .work_encode = cvq_vision_work_bytes(c) + scratch,
+        .work_encode = cvq_vision_work_bytes(c, r.settings.fast) + scratch,
         .work_decoder = cvq_decoder_work_bytes(c, most_rows(m, r.context)) + scratch};
     return CVQ_OK;
 }

@@ -10,6 +10,7 @@
 #include "base/checked.h"
 #include "base/memory.h"
 #include "runtime/attention.h"
+#include "runtime/attention_int8.h"
 #include "runtime/resize.h"
 
 /* MLPs run over so many rows at a time, so that their wide hidden layer never exists whole. */
@@ -23,8 +24,9 @@ typedef struct vision_memory {
     float *y;      /* [tokens][D] */
     float *hidden; /* [MLP_ROWS][the wider MLP] */
     void *act;     /* int8 activations of the largest input */
-    size_t *visible; /* [tokens] */
-    cvq_kv_cache kv;
+    cvq_kv_int8 kv_int8; /* fast */
+    cvq_kv_cache kv;     /* exact */
+    size_t *visible;     /* [tokens], exact */
 } vision_memory;
 
 typedef struct vision_sizes {
@@ -57,12 +59,13 @@ static vision_sizes sizes_of(const cvq_model_config *c) {
     return s;
 }
 
-uint64_t cvq_vision_work_bytes(const cvq_model_config *c) {
+uint64_t cvq_vision_work_bytes(const cvq_model_config *c, bool fast) {
     vision_sizes s = sizes_of(c);
     uint64_t blocks = (s.tokens + CVQ_KV_BLOCK - 1) / CVQ_KV_BLOCK;
-    return (uint64_t)(s.x + s.qkv + s.y + s.hidden_floats) * sizeof(float) + s.act_bytes +
-           s.tokens * sizeof(size_t) +
-           blocks * cvq_kv_block_bytes(CVQ_KV_F32, s.heads, s.d / s.heads);
+    uint64_t kv = fast ? cvq_kv_int8_bytes(s.heads, s.d / s.heads, s.tokens)
+                       : blocks * cvq_kv_block_bytes(CVQ_KV_F32, s.heads, s.d / s.heads) +
+                             s.tokens * sizeof(size_t);
+    return (uint64_t)(s.x + s.qkv + s.y + s.hidden_floats) * sizeof(float) + s.act_bytes + kv;
 }
 
 static void memory_free(vision_memory *m) {
@@ -73,9 +76,10 @@ static void memory_free(vision_memory *m) {
     free(m->act);
     free(m->visible);
     cvq_kv_free(&m->kv);
+    cvq_kv_int8_free(&m->kv_int8);
 }
 
-static cvq_status memory_alloc(vision_memory *m, const vision_sizes *s, cvq_error *err) {
+static cvq_status memory_alloc(vision_memory *m, const vision_sizes *s, bool fast, cvq_error *err) {
     void *p;
     cvq_kv_init(&m->kv, CVQ_KV_F32, s->heads, s->d / s->heads);
     CVQ_TRY(cvq_alloc(&p, s->x, sizeof(float), "vision encoder", err));
@@ -87,6 +91,7 @@ static cvq_status memory_alloc(vision_memory *m, const vision_sizes *s, cvq_erro
     CVQ_TRY(cvq_alloc(&p, s->hidden_floats, sizeof(float), "vision encoder", err));
     m->hidden = p;
     CVQ_TRY(cvq_alloc(&m->act, s->act_bytes, 1, "vision encoder", err));
+    if (fast) return cvq_kv_int8_alloc(&m->kv_int8, s->heads, s->d / s->heads, s->tokens, err);
     CVQ_TRY(cvq_alloc(&p, s->tokens, sizeof(size_t), "vision encoder", err));
     m->visible = p;
     for (size_t i = 0; i < s->tokens; i++) m->visible[i] = s->tokens;
@@ -154,10 +159,9 @@ static void store_row(void *context, const cvq_engine *e, size_t row) {
     cvq_kv_store(job->kv, e->k, row, r + job->d, r + 2 * job->d);
 }
 
-static void self_attention(const cvq_engine *e, const cvq_vit_layer *l, const vision_sizes *s,
-                           vision_memory *m) {
-    cvq_input x = cvq_input_of(m->x, s->d, s->tokens, s->d, m->act);
-    cvq_linear(e, &l->qkv, &x, CVQ_THEN_STORE, m->qkv, 3 * s->d);
+/* m->qkv to m->y */
+static void attend_exact(const cvq_engine *e, const vision_sizes *s, const vision_memory *m,
+                         float scale) {
     store_job store = {&m->kv, m->qkv, s->d};
     cvq_engine_rows(e, s->tokens, store_row, &store);
     cvq_attention_call call = {.kv = &m->kv,
@@ -166,10 +170,30 @@ static void self_attention(const cvq_engine *e, const cvq_vit_layer *l, const vi
                                .queries = s->tokens,
                                .heads = s->heads,
                                .visible = m->visible,
-                               .scale = 1.0f / sqrtf((float)(s->d / s->heads)),
+                               .scale = scale,
                                .out = m->y,
                                .ldo = s->d};
     cvq_attention(e, &call);
+}
+
+static void attend_fast(const cvq_engine *e, const vision_sizes *s, const vision_memory *m,
+                        float scale) {
+    cvq_attention_int8_call call = {.kv = &m->kv_int8,
+                                    .q = m->qkv,
+                                    .k = m->qkv + s->d,
+                                    .v = m->qkv + 2 * s->d,
+                                    .ld = 3 * s->d,
+                                    .scale = scale,
+                                    .out = m->y,
+                                    .ldo = s->d};
+    cvq_attention_int8(e, &call);
+}
+
+static void self_attention(const cvq_engine *e, const cvq_vit_layer *l, const vision_sizes *s,
+                           vision_memory *m) {
+    cvq_input x = cvq_input_of(m->x, s->d, s->tokens, s->d, m->act);
+    cvq_linear(e, &l->qkv, &x, CVQ_THEN_STORE, m->qkv, 3 * s->d);
+    (e->fast ? attend_fast : attend_exact)(e, s, m, 1.0f / sqrtf((float)(s->d / s->heads)));
     cvq_input attended = cvq_input_of(m->y, s->d, s->tokens, s->d, m->act);
     cvq_linear(e, &l->dense, &attended, CVQ_THEN_STORE, m->qkv, s->d);
     add_norm_job job = {&l->input_norm, m->x, m->qkv, s->d};
@@ -276,7 +300,7 @@ cvq_status cvq_vision_encode(const cvq_engine *e, const cvq_weights *w, const ui
                              float *out, cvq_step_fn step, void *context, cvq_error *err) {
     vision_sizes s = sizes_of(w->config);
     vision_memory m = {0};
-    cvq_status status = memory_alloc(&m, &s, err);
+    cvq_status status = memory_alloc(&m, &s, e->fast, err);
     if (status == CVQ_OK) status = encode(e, w, &s, rgb, &m, out, step, context, err);
     memory_free(&m);
     return status;

@@ -12,6 +12,6 @@ typedef int (*cvq_step_fn)(void *context, uint64_t done, uint64_t total);
 cvq_status cvq_vision_encode(const cvq_engine *e, const cvq_weights *w, const uint8_t *rgb,
                              float *out, cvq_step_fn step, void *context, cvq_error *err);
 /* Bytes of the work buffers that encoding takes and gives back. */
-uint64_t cvq_vision_work_bytes(const cvq_model_config *c);
+uint64_t cvq_vision_work_bytes(const cvq_model_config *c, bool fast);
 
 #endif

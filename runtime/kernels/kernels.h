@@ -85,6 +85,37 @@ typedef void cvq_transpose16_fn(const float *x, size_t ld, size_t n, size_t d, f
 typedef void cvq_f32_to_f16_fn(const float *x, size_t n, uint16_t *out);
 typedef void cvq_f16_to_f32_fn(const uint16_t *x, size_t n, float *out);
 
+/* A block of keys and values of one head in int8, as fast attention reads it. A line is 64 bytes:
+ * 16 lanes x 4. Places without a key hold zeros. */
+#define CVQ_ATTENTION_KEYS 256
+#define CVQ_ATTENTION_ROWS 6 /* rows come in multiples of this */
+typedef struct cvq_attention_block {
+    const int8_t *keys;       /* [16 panels][steps] lines: lane = key, 4 dimensions; -127 .. 127 */
+    const float *key_scale;   /* [256] */
+    const int32_t *key_start; /* [256] -128 x the sum of the key's bytes */
+    const int8_t *values;     /* [64][panels] lines: lane = dimension, 4 keys; -127 .. 127 */
+    const float *value_scale; /* [panels x 16] */
+    size_t steps, panels;     /* dimensions of keys / 4, of values / 16, rounded up */
+} cvq_attention_block;
+
+/* Rows (a query of one head each) and what they have gathered so far. */
+typedef struct cvq_attention_rows {
+    const uint8_t *q;     /* [rows][4 steps] 128 + the query in -127 .. 127 */
+    const float *q_scale; /* [rows] so that scale x scale of the key x product is a power of 2 */
+    const size_t *seen;   /* [rows] the first keys of the block, 0 .. 256, that the row sees */
+    float *max, *sum;     /* [rows] of weights; at first -1e30 and 0 */
+    float *out;           /* [rows][16 panels] not yet divided by the sum */
+} cvq_attention_rows;
+
+/* fast: add a block to the softmax of the rows. Scores are c[j] = (float)(integer product) x
+ * key_scale[j]; m is the largest that the row sees, and a key's weight is the integer nearest to
+ * 2^(fmaf(c[j], q_scale, fmaf(-m, q_scale, log2 255))), by a polynomial of degree 3, 0 for those
+ * not seen. With new = the larger of max and m x q_scale, a = 2^(max - new), b = 2^(m x q_scale -
+ * new) by degree 5: out = fmaf((float)(sum of weight x value), value_scale x b, out x a), the sum
+ * of weights likewise. Bit-exact; a row does not depend on the others. */
+typedef void cvq_attend_int8_fn(const cvq_attention_block *kv, const cvq_attention_rows *r,
+                                size_t rows);
+
 typedef struct cvq_kernels {
     cvq_cpu_level level;
     cvq_unpack_f32_fn *unpack_f32[CVQ_TYPES]; /* bf16, q8, q6, q4t, q4; others NULL */
@@ -105,6 +136,7 @@ typedef struct cvq_kernels {
     cvq_transpose16_fn *transpose16;
     cvq_f32_to_f16_fn *f32_to_f16;
     cvq_f16_to_f32_fn *f16_to_f32;
+    cvq_attend_int8_fn *attend_int8;
 } cvq_kernels;
 
 /* The filled table of a level that cvq_cpu_has; static, immutable, every entry that the comment

@@ -97,6 +97,48 @@ static void bench_f32(const cvq_kernels *t, cvq_type type, size_t rows, size_t k
     free(u);
 }
 
+/* One head over as many keys as a picture has, blocks outside and rows inside, as the driver. */
+static void bench_attention(const cvq_kernels *t, size_t d, double peak) {
+    enum { BLOCKS = 36, ROWS = 372 };
+    size_t steps = (d + 3) / 4, panels = (d + 15) / 16, size = 64 * (16 * steps + 64 * panels);
+    int8_t *memory = bench_alloc(BLOCKS * size);
+    for (size_t i = 0; i < BLOCKS * size; i++) memory[i] = (int8_t)(i * 2654435761u >> 13);
+    float *scale = bench_alloc(CVQ_ATTENTION_KEYS * 4), *o = bench_alloc(ROWS * panels * 64);
+    float *row = bench_alloc(ROWS * 12);
+    int32_t *start = bench_alloc(CVQ_ATTENTION_KEYS * 4);
+    size_t *seen = bench_alloc(ROWS * sizeof *seen);
+    for (size_t i = 0; i < CVQ_ATTENTION_KEYS; i++) {
+        scale[i] = 1e-3f;
+        start[i] = 0;
+    }
+    for (size_t i = 0; i < ROWS; i++) {
+        row[i] = 1e-2f;
+        seen[i] = CVQ_ATTENTION_KEYS;
+    }
+    cvq_attention_rows r = {
+        bench_alloc(ROWS * 4 * steps), row, seen, row + ROWS, row + 2 * ROWS, o};
+    double best[BLOCKS] = {0}, seconds = 0, begin = cvq_bench_now();
+    for (int round = 0; round < 30 && (round < 3 || cvq_bench_now() - begin < 1); round++)
+        for (size_t b = 0; b < BLOCKS; b++) {
+            const int8_t *keys = memory + b * size;
+            cvq_attention_block kv = {keys,  scale, start, keys + 1024 * steps,
+                                      scale, steps, panels};
+            double now = cvq_bench_now();
+            t->attend_int8(&kv, &r, ROWS);
+            bench_keep(&best[b], cvq_bench_now() - now, round);
+        }
+    for (size_t b = 0; b < BLOCKS; b++) seconds += best[b];
+    bench_print("attention", "int8", CVQ_ATTENTION_KEYS * BLOCKS, d, ROWS,
+                4.0 * (double)(CVQ_ATTENTION_KEYS * BLOCKS) * (double)d * ROWS, 0, seconds, peak);
+    free(memory);
+    free(scale);
+    free(o);
+    free(row);
+    free(start);
+    free(seen);
+    free((void *)(uintptr_t)r.q);
+}
+
 #define BENCH_ROW(name, call)                                                                      \
     do {                                                                                           \
         double best = 1e9;                                                                         \
@@ -148,6 +190,8 @@ static int bench(const char *only) {
         printf("%s: int8 %.1f Gop/s, f32 %.1f GFLOP/s in registers\n", cvq_cpu_level_name(level),
                int8 * 1e-9, f32 * 1e-9);
         const cvq_kernels *t = cvq_kernels_for(level);
+        bench_attention(t, 112, int8);
+        bench_attention(t, 128, int8);
         for (size_t s = 0; s < 2; s++)
             for (size_t j = 0; j < 4; j++)
                 for (size_t m = 0; m < 4; m++)

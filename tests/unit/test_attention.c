@@ -6,6 +6,7 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "runtime/attention_int8.h"
 #include "tests/unit/harness.h"
 
 static uint32_t seed = 1;
@@ -135,6 +136,88 @@ static void attention_is_right_at_every_level(void) {
         if (cvq_cpu_has((cvq_cpu_level)level)) check_level((cvq_cpu_level)level);
 }
 
+/* Tokens among themselves, in int8: worst error relative to the values' size of 1. */
+static const struct {
+    size_t tokens, heads, d;
+    float sharp; /* factor on the queries: 0.1 weighs alike, 10 all but picks one key */
+    double bound;
+} int8_shapes[] = {
+    {1, 2, 112, 1, 1e-6},   {300, 2, 112, 1, 0.06}, {300, 2, 112, 0.1f, 0.01},
+    {300, 1, 112, 10, 0.2}, {261, 3, 40, 1, 0.06},  {33, 2, 7, 1, 0.05},
+    {513, 1, 128, 1, 0.05},
+};
+
+static void run_int8(const problem *p, cvq_cpu_level level, int threads, float *out) {
+    size_t width = p->heads * p->d;
+    cvq_engine e;
+    cvq_kv_int8 kv;
+    CHECK(cvq_engine_open(&e, cvq_kernels_for(level), threads, true, &never, NULL) == CVQ_OK);
+    CHECK(cvq_kv_int8_alloc(&kv, p->heads, p->d, p->queries, NULL) == CVQ_OK);
+    cvq_attention_int8_call call = {.kv = &kv,
+                                    .q = p->q,
+                                    .k = p->k,
+                                    .v = p->v,
+                                    .ld = width,
+                                    .scale = 1.0f / sqrtf((float)p->d),
+                                    .out = out,
+                                    .ldo = width};
+    cvq_attention_int8(&e, &call);
+    cvq_kv_int8_free(&kv);
+    cvq_engine_close(&e);
+}
+
+static problem problem_int8(size_t shape) {
+    problem p = {.queries = int8_shapes[shape].tokens,
+                 .keys = int8_shapes[shape].tokens,
+                 .heads = int8_shapes[shape].heads,
+                 .kv_heads = int8_shapes[shape].heads,
+                 .d = int8_shapes[shape].d};
+    setup(&p, CVQ_KV_F32, cvq_kernels_for(CVQ_CPU_SCALAR));
+    size_t width = p.heads * p.d;
+    for (size_t i = 0; i < p.queries * width; i++) {
+        p.q[i] *= int8_shapes[shape].sharp;
+        p.k[i] += 5 * sinf((float)(i % width)); /* what the tokens have in common */
+        p.v[i] += 3 * cosf((float)(i % width));
+    }
+    return p;
+}
+
+static void int8_is_close_and_the_same_everywhere(void) {
+    for (size_t i = 0; i < sizeof int8_shapes / sizeof *int8_shapes; i++) {
+        problem p = problem_int8(i);
+        size_t bytes = p.queries * p.heads * p.d * sizeof(float);
+        run_int8(&p, CVQ_CPU_SCALAR, 1, p.out);
+        double error = worst_error(&p);
+        CHECK_SAY(error <= int8_shapes[i].bound, "shape %zu: %g", i, error);
+        float *other = malloc(bytes);
+        for (int level = 0; level < CVQ_CPU_LEVELS; level++) {
+            if (!cvq_cpu_has((cvq_cpu_level)level)) continue;
+            run_int8(&p, (cvq_cpu_level)level, 3, other);
+            CHECK_SAY(memcmp(other, p.out, bytes) == 0, "%s: shape %zu differs",
+                      cvq_cpu_level_name((cvq_cpu_level)level), i);
+        }
+        free(other);
+        teardown(&p);
+    }
+}
+
+/* A NaN among the queries is its query's alone, one among keys or values everybody's. */
+static void int8_hides_no_nan(void) {
+    for (int level = 0; level < CVQ_CPU_LEVELS; level++)
+        for (int which = 0; which < 3 && cvq_cpu_has((cvq_cpu_level)level); which++) {
+            problem p = problem_int8(4);
+            size_t width = p.heads * p.d, head = p.d, nans = 0;
+            float *input = which == 0 ? p.q : which == 1 ? p.k : p.v;
+            input[7 * width + head + 3] = which == 1 ? INFINITY : NAN;
+            run_int8(&p, (cvq_cpu_level)level, 2, p.out);
+            for (size_t i = 0; i < p.queries * width; i++) nans += isnan(p.out[i]) != 0;
+            size_t want = which == 0 ? p.d : which == 1 ? p.queries * p.d : p.queries;
+            CHECK_SAY(nans == want, "%s: %zu NaN, not %zu, from input %d",
+                      cvq_cpu_level_name((cvq_cpu_level)level), nans, want, which);
+            teardown(&p);
+        }
+}
+
 static void large_heads_are_refused_not_overrun(void) {
     CHECK(cvq_attention_fits(7) && cvq_attention_fits(128) && cvq_attention_fits(256));
     CHECK(!cvq_attention_fits(768) && !cvq_attention_fits(65536));
@@ -142,6 +225,8 @@ static void large_heads_are_refused_not_overrun(void) {
 
 int main(void) {
     RUN(attention_is_right_at_every_level);
+    RUN(int8_is_close_and_the_same_everywhere);
+    RUN(int8_hides_no_nan);
     RUN(large_heads_are_refused_not_overrun);
     return REPORT();
 }

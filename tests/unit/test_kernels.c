@@ -289,6 +289,91 @@ static void test_gemv_int8(void) {
     }
 }
 
+/* Attention --------------------------------------------------------------------------------------
+ */
+
+enum { FLAT, SPIKE, EXTREME_HIGH, EXTREME_LOW, WIDE, ATTENTION_MODES };
+
+static int8_t attention_byte(int mode) {
+    if (mode == EXTREME_HIGH) return 127;
+    if (mode == EXTREME_LOW) return -127;
+    return (int8_t)((int)random_below(255) - 127);
+}
+
+/* A block whose scores are of every sort: alike, one spike of +9, all bytes at their ends, wide. */
+static cvq_attention_block attention_block_new(size_t d, size_t keys, int mode) {
+    size_t steps = (d + 3) / 4, panels = (d + 15) / 16;
+    int8_t *k = allocate(CVQ_ATTENTION_KEYS * 4 * steps), *v = allocate(panels * 64 * 64);
+    float *key_scale = allocate(CVQ_ATTENTION_KEYS * 4), *value_scale = allocate(panels * 64);
+    int32_t *start = allocate(CVQ_ATTENTION_KEYS * 4);
+    float reach = mode == WIDE ? 40.0f : mode == FLAT ? 0.01f : 1.0f;
+    for (size_t j = 0; j < keys; j++) {
+        int32_t sum = 0;
+        for (size_t i = 0; i < d; i++) {
+            int8_t x = attention_byte(mode);
+            k[j / 16 * steps * 64 + i / 4 * 64 + j % 16 * 4 + i % 4] = x;
+            v[j / 4 * panels * 64 + i / 16 * 64 + i % 16 * 4 + j % 4] = attention_byte(mode);
+            sum += x;
+        }
+        start[j] = -128 * sum;
+        key_scale[j] = reach / (float)(d * 127) * (1 + random_float() * 0.1f);
+        if (mode == SPIKE && j == keys / 3) key_scale[j] *= 300;
+    }
+    for (size_t i = 0; i < d; i++) value_scale[i] = 0.01f + random_float() * 0.001f;
+    return (cvq_attention_block){k, key_scale, start, v, value_scale, steps, panels};
+}
+static void attention_block_free(const cvq_attention_block *b) {
+    free((void *)(uintptr_t)b->keys);
+    free((void *)(uintptr_t)b->values);
+    free((void *)(uintptr_t)b->key_scale);
+    free((void *)(uintptr_t)b->value_scale);
+    free((void *)(uintptr_t)b->key_start);
+}
+
+static void compare_attention(size_t d, size_t rows, int mode) {
+    size_t steps = (d + 3) / 4, panels = (d + 15) / 16, state = rows * (2 + panels * 16) * 4;
+    uint8_t *q = allocate(rows * 4 * steps);
+    float *scale = allocate(rows * 4);
+    size_t *seen = allocate(rows * sizeof *seen);
+    output a = output_new(state, 4), b = output_new(state, 4);
+    for (size_t i = 0; i < rows; i++) {
+        scale[i] = random_below(9) ? 0.01f * (1.5f + random_float() * 0.3f) : 0;
+        for (size_t j = 0; j < 4 * steps; j++)
+            q[i * 4 * steps + j] = (uint8_t)(128 + attention_byte(j % 2 ? FLAT : mode));
+        floats(&a)[i] = floats(&b)[i] = -1e30f;
+    }
+    for (size_t i = rows; i < state / 4; i++) floats(&a)[i] = floats(&b)[i] = 0;
+    for (int block = 0; block < 3; block++) {
+        size_t keys = block < 2 ? CVQ_ATTENTION_KEYS : 1 + random_below(CVQ_ATTENTION_KEYS);
+        cvq_attention_block kv = attention_block_new(d, keys, mode);
+        for (size_t i = 0; i < rows; i++) seen[i] = random_below(2) ? keys : random_below(keys + 1);
+        for (int which = 0; which < 2; which++) {
+            float *f = floats(which ? &b : &a);
+            cvq_attention_rows r = {q, scale, seen, f, f + rows, f + 2 * rows};
+            (which ? tested : scalar)->attend_int8(&kv, &r, rows);
+        }
+        attention_block_free(&kv);
+    }
+    for (size_t i = 0; i < state / 4; i++) {
+        CHECK(isfinite(floats(&a)[i]));
+        floats(&a)[i] += 0.0f; /* a zero's sign is of no importance */
+        floats(&b)[i] += 0.0f;
+    }
+    CHECK_SAY(outputs_equal(&a, &b), "d %zu, %zu rows, scores %d", d, rows, mode);
+    free(q);
+    free(scale);
+    free(seen);
+}
+
+static void test_attend_int8(void) {
+    static const size_t sizes[] = {112, 128, 32, 40, 7, 80, 200};
+    for (size_t t = 0; t < sizeof sizes / sizeof *sizes; t++)
+        for (int mode = 0; mode < ATTENTION_MODES; mode++)
+            for (size_t rows = CVQ_ATTENTION_ROWS; rows <= 3 * CVQ_ATTENTION_ROWS;
+                 rows += 2 * CVQ_ATTENTION_ROWS)
+                compare_attention(sizes[t], rows, mode);
+}
+
 /* Rows -------------------------------------------------------------------------------------------
  */
 
@@ -502,6 +587,7 @@ int main(int argc, char **argv) {
         RUN(test_quantize_rows);
         RUN(test_gemm_int8);
         RUN(test_gemv_int8);
+        RUN(test_attend_int8);
         RUN(test_norms);
         RUN(test_activations);
         RUN(test_exp_sum);
