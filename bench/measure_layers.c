@@ -10,6 +10,7 @@
 #include "bench/measure.h"
 #include "bench/synthetic.h"
 #include "runtime/attention.h"
+#include "runtime/attention_int8.h"
 #include "runtime/language.h"
 #include "runtime/vision.h"
 
@@ -77,59 +78,102 @@ static double vit_attention_ops(const cvq_model_config *c) {
     return attention_ops(tokens * tokens, c->vit_hidden_size);
 }
 
-static cvq_status measure_attention(cvq_bench *b, const cvq_engine *e, const cvq_kv_cache *kv,
-                                    float *qkv, size_t *visible, cvq_error *err) {
+/* Tokens, and keys and values in the form of either precision. */
+typedef struct attention_bench {
+    cvq_engine e;
+    float *qkv, *out; /* [tokens][3 d], [tokens][d] */
+    cvq_kv_int8 kv_int8;
+    cvq_kv_cache kv;
+    size_t *visible;
+} attention_bench;
+
+static cvq_status open_attention(attention_bench *a, cvq_bench *b, bool fast, cvq_error *err) {
     size_t tokens = b->config.vit_num_positions, d = b->config.vit_hidden_size;
+    size_t heads = b->config.vit_num_heads;
+    void *p;
+    cvq_kv_init(&a->kv, CVQ_KV_F32, heads, d / heads);
+    CVQ_TRY(cvq_engine_open(&a->e, cvq_kernels_for(b->level), b->threads, fast, &b->stop, err));
+    CVQ_TRY(cvq_alloc(&p, tokens, 3 * d * sizeof(float), "tokens", err));
+    a->qkv = p;
+    CVQ_TRY(cvq_alloc(&p, tokens, d * sizeof(float), "tokens", err));
+    a->out = p;
+    cvq_synthetic_values(3, a->qkv, tokens * 3 * d);
+    if (fast) return cvq_kv_int8_alloc(&a->kv_int8, heads, d / heads, tokens, err);
+    CVQ_TRY(cvq_alloc(&p, tokens, sizeof(size_t), "tokens", err));
+    a->visible = p;
+    CVQ_TRY(cvq_kv_reserve(&a->kv, tokens, err));
     for (size_t i = 0; i < tokens; i++) {
-        visible[i] = tokens;
-        cvq_kv_store(kv, e->k, i, qkv + i * 3 * d + d, qkv + i * 3 * d + 2 * d);
+        const float *row = a->qkv + i * 3 * d;
+        a->visible[i] = tokens;
+        cvq_kv_store(&a->kv, a->e.k, i, row + d, row + 2 * d);
     }
-    cvq_attention_call call = {.kv = kv,
-                               .q = qkv,
-                               .ldq = 3 * d,
-                               .queries = tokens,
-                               .heads = b->config.vit_num_heads,
-                               .visible = visible,
-                               .scale = 1.0f / sqrtf((float)kv->head_dim),
-                               .out = qkv + d, /* keys are in the cache already */
-                               .ldo = 3 * d};
-    cvq_attention(e, &call);
+    return CVQ_OK;
+}
+
+static void close_attention(attention_bench *a) {
+    free(a->qkv);
+    free(a->out);
+    free(a->visible);
+    cvq_kv_free(&a->kv);
+    cvq_kv_int8_free(&a->kv_int8);
+    cvq_engine_close(&a->e);
+}
+
+/* As runtime/vision.c calls it. */
+static void attend(const attention_bench *a, const cvq_model_config *c) {
+    size_t tokens = c->vit_num_positions, d = c->vit_hidden_size, heads = c->vit_num_heads;
+    float scale = 1.0f / sqrtf((float)(d / heads));
+    cvq_attention_int8_call fast = {.kv = &a->kv_int8,
+                                    .q = a->qkv,
+                                    .k = a->qkv + d,
+                                    .v = a->qkv + 2 * d,
+                                    .ld = 3 * d,
+                                    .scale = scale,
+                                    .out = a->out,
+                                    .ldo = d};
+    cvq_attention_call exact = {.kv = &a->kv,
+                                .q = a->qkv,
+                                .ldq = 3 * d,
+                                .queries = tokens,
+                                .heads = heads,
+                                .visible = a->visible,
+                                .scale = scale,
+                                .out = a->out,
+                                .ldo = d};
+    if (a->e.fast)
+        cvq_attention_int8(&a->e, &fast);
+    else
+        cvq_attention(&a->e, &exact);
+}
+
+static cvq_status measure_attention(cvq_bench *b, const attention_bench *a, cvq_error *err) {
+    size_t tokens = b->config.vit_num_positions, d = b->config.vit_hidden_size;
+    attend(a, &b->config);
     cvq_bench_times t = {0};
     while (cvq_bench_more(b, &t)) {
         double start = cvq_bench_now();
-        cvq_attention(e, &call);
+        attend(a, &b->config);
         cvq_bench_add(&t, cvq_bench_now() - start);
     }
     cvq_bench_row row = {.name = "vit_attention",
                          .phase = CVQ_BENCH_ENCODE,
                          .shape = {tokens, tokens, d},
-                         .type = "f32",
+                         .type = a->e.fast ? "int8" : "f32",
                          .ops = vit_attention_ops(&b->config),
                          .bytes = 4.0 * 4 * (double)tokens * (double)d,
-                         .bound = CVQ_PEAK_F32};
+                         .bound = arithmetic(a->e.fast)};
     return cvq_bench_done(b, &row, &t, cvq_real_config.vit_num_layers, err);
 }
 
 cvq_status cvq_bench_attention(cvq_bench *b, cvq_error *err) {
-    size_t tokens = b->config.vit_num_positions, d = b->config.vit_hidden_size;
-    if (!cvq_bench_wanted(b, "vit_attention", "f32", tokens)) return CVQ_OK;
-    cvq_engine e = {0};
-    cvq_kv_cache kv;
-    void *qkv = NULL, *visible = NULL;
-    cvq_kv_init(&kv, CVQ_KV_F32, b->config.vit_num_heads, cvq_vit_head_dim(&b->config));
-    cvq_status status =
-        cvq_engine_open(&e, cvq_kernels_for(b->level), b->threads, true, &b->stop, err);
-    if (status == CVQ_OK) status = cvq_kv_reserve(&kv, tokens, err);
-    if (status == CVQ_OK) status = cvq_alloc(&qkv, tokens, 3 * d * sizeof(float), "tokens", err);
-    if (status == CVQ_OK) status = cvq_alloc(&visible, tokens, sizeof(size_t), "tokens", err);
-    if (status == CVQ_OK) {
-        cvq_synthetic_values(3, qkv, tokens * 3 * d);
-        status = measure_attention(b, &e, &kv, qkv, visible, err);
-    }
-    free(qkv);
-    free(visible);
-    cvq_kv_free(&kv);
-    cvq_engine_close(&e);
+    weight_sum vit = sum_part(b, CVQ_PART_VIT, true);
+    bool fast = is_fast(&vit);
+    if (!cvq_bench_wanted(b, "vit_attention", fast ? "int8" : "f32", b->config.vit_num_positions))
+        return CVQ_OK;
+    attention_bench a = {0};
+    cvq_status status = open_attention(&a, b, fast, err);
+    if (status == CVQ_OK) status = measure_attention(b, &a, err);
+    close_attention(&a);
     return status;
 }
 
