@@ -132,8 +132,7 @@ def settings_do_not_mix():
     check('what is the default anyway is the same', ask('--kv', 'f16', '--precision', 'fast', model='q4.cvq')['encode_s'] == 0)
     check('threads and context do not matter', ask('--threads', '1', '--context', '200', model='q4.cvq')['encode_s'] == 0)
     check('another model', ask()['encode_s'] > 0)
-    if not RUNNER:
-        check('another level', ask('--cpu', 'scalar', model='q4.cvq')['encode_s'] > 0 or b'scalar' in ask('--cpu', 'avx2')['err'])
+    check('another level', ask('--cpu', 'scalar', model='q4.cvq')['encode_s'] > 0)
 
 
 def conversation_and_batch():
@@ -331,8 +330,12 @@ def main():
         for args in (['cvq-convert', os.path.abspath('models/cogvlm2-tiny'), path('tiny.cvq')],
                      ['cvq-quantize', path('tiny.cvq'), path('q4.cvq')]):
             subprocess.run([*RUNNER, os.path.join(BIN, args[0]), '-q', *args[1:]], check=True)
-        for test in (second_question, whole_logits, settings_do_not_mix, conversation_and_batch, damaged, several_at_once, eviction,
-                     unusable, full_disk, stopped):
+        second_question()
+        others = [whole_logits, settings_do_not_mix, conversation_and_batch, damaged, several_at_once, eviction, unusable, full_disk,
+                  stopped]
+        if RUNNER:
+            skip('the rest', 'it does not depend on the processor, and emulated it takes minutes')
+        for test in others if not RUNNER else []:
             test()
     print(f'{passed} passed, {failed} failed, {skipped} skipped')
     return 1 if failed else 0
