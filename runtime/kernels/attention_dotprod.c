@@ -8,8 +8,8 @@
 
 #define SOME_ROWS 3
 
-/* signed_codes: codes less 128 by the line; else codes by the line plus 128. Codes of `wide` steps
- * are loaded at once. */
+/* Step n of those whose codes x holds. signed_codes: codes less 128 by the line; else codes by the
+ * line plus 128. */
 #define DOT(n)                                                                                     \
     GEMM_UNROLL for (int p = 0; p < 4; p++) {                                                      \
         int8x16_t line = vld1q_s8(lines + (size_t)n * step_bytes + 16 * p);                        \
