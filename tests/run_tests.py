@@ -15,6 +15,7 @@ A sanitizer's finding exits with 99, so that no test takes it for an error it ex
 
 A line "cvq-test: ..." near the top of a test's source says where it runs:
     once          only in the configuration "gcc", the ordinary build
+    native        in no configuration that is emulated, where it would take too long
     processor     also in a configuration called *-plain, which has an older processor than another
                   of the same folder; tests without this mark do not run there again
 
@@ -78,6 +79,8 @@ def jobs_of(config):
     for name, source, command in tests:
         marks = marks_of(source)
         if 'once' in marks and config.name != 'gcc':
+            continue
+        if 'native' in marks and config.runner:
             continue
         if config.name.endswith('-plain') and 'processor' not in marks:
             continue
