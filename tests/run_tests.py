@@ -27,6 +27,7 @@ import concurrent.futures
 import glob
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -173,6 +174,9 @@ def main():
     p.add_argument('configs', nargs='+', type=Config)
     args = p.parse_args()
 
+    # Tests send signals to commands; whoever started this (nohup, a background job) may ignore some.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     jobs = [j for c in args.configs for j in jobs_of(c)
             if not args.only or args.only in j.label()]
     results = run_all(jobs, args.jobs)
