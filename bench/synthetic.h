@@ -13,9 +13,7 @@ void cvq_synthetic_fill(cvq_type type, uint32_t panel_rows, uint64_t seed, uint8
 /* Values evenly between -1 and 1. */
 void cvq_synthetic_values(uint64_t seed, float *values, size_t n);
 
-/* The released model: 32 decoder layers, 63 of the vision encoder. */
-extern const cvq_model_config cvq_real_config;
-/* The same with every size divided by 1, 2, 4, 8 or 16; numbers of layers stay. */
+/* The released model with every size divided by 1, 2, 4, 8 or 16; numbers of layers stay. */
 cvq_model_config cvq_scaled_config(uint32_t scale);
 
 typedef enum cvq_synthetic_part {

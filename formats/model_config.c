@@ -4,6 +4,30 @@
 
 #include <math.h>
 
+const cvq_model_config cvq_real_config = {
+    .hidden_size = 4096,
+    .num_layers = 32,
+    .num_heads = 32,
+    .num_kv_heads = 8,
+    .intermediate_size = 14336,
+    .vocab_size = 128256,
+    .max_positions = 8192,
+    .rms_norm_eps = 1e-5f,
+    .bos_id = 128000,
+    .pad_id = 128002,
+    .num_eos = 2,
+    .eos_ids = {128001, 128009},
+    .vit_hidden_size = 1792,
+    .vit_num_layers = 63,
+    .vit_num_heads = 16,
+    .vit_intermediate_size = 15360,
+    .image_size = 1344,
+    .patch_size = 14,
+    .in_channels = 3,
+    .vit_num_positions = 9217,
+    .vit_layer_norm_eps = 1e-6f,
+};
+
 typedef struct bound {
     const char *name;
     uint32_t value, least, most;

@@ -31,6 +31,10 @@ typedef struct cvq_model_config {
     float vit_layer_norm_eps;
 } cvq_model_config;
 
+/* The released model, 19 billion parameters: what its config.json and generation_config.json say.
+ */
+extern const cvq_model_config cvq_real_config;
+
 /* Hard-coded in the released code, not in config.json. */
 #define CVQ_ROPE_THETA 500000.0f
 #define CVQ_ADAPTER_NORM_EPS 1e-5f

@@ -447,28 +447,6 @@ static void dry_run(void) {
     cvq_reader_close(reader);
 }
 
-static const cvq_model_config real_config = {
-    .hidden_size = 4096,
-    .num_layers = 32,
-    .num_heads = 32,
-    .num_kv_heads = 8,
-    .intermediate_size = 14336,
-    .vocab_size = 128256,
-    .max_positions = 8192,
-    .bos_id = 128000,
-    .pad_id = 128002,
-    .num_eos = 1,
-    .eos_ids = {128001},
-    .vit_hidden_size = 1792,
-    .vit_num_layers = 63,
-    .vit_num_heads = 16,
-    .vit_intermediate_size = 15360,
-    .image_size = 1344,
-    .patch_size = 14,
-    .in_channels = 3,
-    .vit_num_positions = 9217,
-};
-
 /* Eight sparse shards with an index, as the released checkpoint has them. */
 static void make_real_size(const fake_list *l) {
     cJSON *index = cJSON_CreateObject(), *map = cJSON_AddObjectToObject(index, "weight_map");
@@ -483,11 +461,11 @@ static void make_real_size(const fake_list *l) {
     }
     write_json("model.safetensors.index.json", index);
     cJSON_Delete(index);
-    write_config(&real_config);
+    write_config(&cvq_real_config);
 }
 
 static void real_size_dry_run(void) {
-    fake_list l = fake_list_make(&real_config, CVQ_ST_BF16);
+    fake_list l = fake_list_make(&cvq_real_config, CVQ_ST_BF16);
     cvq_checkpoint *c = NULL;
     cvq_error err = {0};
     temp_close();
@@ -551,11 +529,11 @@ static void released_index(void) {
     snprintf(path, sizeof path, "%s/hf/model.safetensors.index.json", getenv("CVQ_SHARED"));
     CHECK_SAY(cvq_json_read_file(&index, path, 1u << 24, &err) == CVQ_OK, "%s", err.message);
     const cJSON *map = cJSON_GetObjectItemCaseSensitive(index, "weight_map");
-    size_t count = cvq_model_tensor_count(&real_config);
+    size_t count = cvq_model_tensor_count(&cvq_real_config);
     CHECK(count == 1221 && cJSON_GetArraySize(map) == 1221);
     for (size_t i = 0; i < count; i++) {
         cvq_tensor_spec spec;
-        cvq_model_tensor_spec(&real_config, i, &spec);
+        cvq_model_tensor_spec(&cvq_real_config, i, &spec);
         CHECK_SAY(cJSON_IsString(cJSON_GetObjectItemCaseSensitive(map, spec.name)), "%s",
                   spec.name);
     }

@@ -5,49 +5,24 @@
 
 #include "tests/unit/harness.h"
 
-/* The released config.json with the defaults of the keys that it leaves out. */
-static const cvq_model_config real = {
-    .hidden_size = 4096,
-    .num_layers = 32,
-    .num_heads = 32,
-    .num_kv_heads = 8,
-    .intermediate_size = 14336,
-    .vocab_size = 128256,
-    .max_positions = 8192,
-    .rms_norm_eps = 1e-5f,
-    .bos_id = 128000,
-    .pad_id = 128002,
-    .num_eos = 2,
-    .eos_ids = {128001, 128009},
-    .template_version = CVQ_TEMPLATE_CHAT,
-    .vit_hidden_size = 1792,
-    .vit_num_layers = 63,
-    .vit_num_heads = 16,
-    .vit_intermediate_size = 15360,
-    .image_size = 1344,
-    .patch_size = 14,
-    .in_channels = 3,
-    .vit_num_positions = 9217,
-    .vit_layer_norm_eps = 1e-6f,
-};
-
 static void real_model_adds_up(void) {
-    CHECK(cvq_model_config_check(&real, "config", NULL) == CVQ_OK);
-    CHECK(cvq_head_dim(&real) == 128 && cvq_vit_head_dim(&real) == 112);
-    CHECK(cvq_qkv_rows(&real) == 6144 && cvq_image_slots(&real) == 2306);
-    cvq_model_config short_context = real;
+    CHECK(cvq_model_config_check(&cvq_real_config, "config", NULL) == CVQ_OK);
+    CHECK(cvq_head_dim(&cvq_real_config) == 128 && cvq_vit_head_dim(&cvq_real_config) == 112);
+    CHECK(cvq_qkv_rows(&cvq_real_config) == 6144 && cvq_image_slots(&cvq_real_config) == 2306);
+    cvq_model_config short_context = cvq_real_config;
     short_context.max_positions = 2048;
-    CHECK(cvq_max_context(&real) == 8192 && cvq_max_context(&short_context) == 2048 + 2308);
-    size_t n = cvq_model_tensor_count(&real);
+    CHECK(cvq_max_context(&cvq_real_config) == 8192 &&
+          cvq_max_context(&short_context) == 2048 + 2308);
+    size_t n = cvq_model_tensor_count(&cvq_real_config);
     CHECK(n == 1221);
     uint64_t elements = 0, decode = 0;
     for (size_t i = 0; i < n; i++) {
         cvq_tensor_spec s;
-        cvq_model_tensor_spec(&real, i, &s);
+        cvq_model_tensor_spec(&cvq_real_config, i, &s);
         uint64_t product = 1;
         for (size_t d = 0; d < CVQ_MAX_DIMS; d++) product *= s.dims[d];
         CHECK(product == s.rows * s.cols && s.ndim >= 1 && s.ndim <= CVQ_MAX_DIMS);
-        CHECK(cvq_model_tensor_index(&real, s.kind, s.layer) == i);
+        CHECK(cvq_model_tensor_index(&cvq_real_config, s.kind, s.layer) == i);
         elements += product;
         if (s.part <= CVQ_PART_HEAD) decode += product;
     }
@@ -57,12 +32,15 @@ static void real_model_adds_up(void) {
 
 static void names_and_ranges(void) {
     cvq_tensor_spec s;
-    cvq_model_tensor_spec(&real, cvq_model_tensor_index(&real, CVQ_T_VISION_QKV, 31), &s);
+    cvq_model_tensor_spec(&cvq_real_config,
+                          cvq_model_tensor_index(&cvq_real_config, CVQ_T_VISION_QKV, 31), &s);
     CHECK(strcmp(s.name, "model.layers.31.self_attn.vision_expert_query_key_value.weight") == 0);
     CHECK(s.rows == 6144 && s.cols == 4096 && s.role == CVQ_ROLE_MATRIX && s.layer == 31);
-    cvq_model_tensor_spec(&real, cvq_model_tensor_index(&real, CVQ_T_CONV, 0), &s);
+    cvq_model_tensor_spec(&cvq_real_config, cvq_model_tensor_index(&cvq_real_config, CVQ_T_CONV, 0),
+                          &s);
     CHECK(s.ndim == 4 && s.dims[3] == 2 && s.cols == 7168);
-    cvq_model_tensor_spec(&real, cvq_model_tensor_index(&real, CVQ_T_BOI, 0), &s);
+    cvq_model_tensor_spec(&cvq_real_config, cvq_model_tensor_index(&cvq_real_config, CVQ_T_BOI, 0),
+                          &s);
     CHECK(s.ndim == 3 && s.dims[2] == 4096 && s.rows == 1 && s.cols == 4096);
     size_t first, count, covered = 0;
     for (int part = 0; part < CVQ_PARTS; part++) {
@@ -70,7 +48,7 @@ static void names_and_ranges(void) {
                           : part == CVQ_PART_LANGUAGE || part == CVQ_PART_VISION ? 32
                                                                                  : 1;
         for (uint32_t layer = 0; layer < layers; layer++) {
-            cvq_model_part_range(&real, (cvq_part)part, layer, &first, &count);
+            cvq_model_part_range(&cvq_real_config, (cvq_part)part, layer, &first, &count);
             CHECK(first == covered);
             covered += count;
         }
@@ -81,7 +59,7 @@ static void names_and_ranges(void) {
 /* One field changed; the error must name it. */
 #define REFUSED(field, value, name)                                                                \
     do {                                                                                           \
-        cvq_model_config c = real;                                                                 \
+        cvq_model_config c = cvq_real_config;                                                      \
         cvq_error err = {0};                                                                       \
         c.field = value;                                                                           \
         CHECK(cvq_model_config_check(&c, "FILE", &err) == CVQ_FORMAT);                             \

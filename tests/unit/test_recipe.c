@@ -7,31 +7,6 @@
 #include "tests/unit/harness.h"
 #include "tests/unit/small_file.h"
 
-static cvq_model_config real_config(void) {
-    const cvq_model_config c = {.hidden_size = 4096,
-                                .num_layers = 32,
-                                .num_heads = 32,
-                                .num_kv_heads = 8,
-                                .intermediate_size = 14336,
-                                .vocab_size = 128256,
-                                .max_positions = 8192,
-                                .rms_norm_eps = 1e-5f,
-                                .bos_id = 128000,
-                                .pad_id = 128002,
-                                .num_eos = 2,
-                                .eos_ids = {128001, 128009},
-                                .vit_hidden_size = 1792,
-                                .vit_num_layers = 63,
-                                .vit_num_heads = 16,
-                                .vit_intermediate_size = 15360,
-                                .image_size = 1344,
-                                .patch_size = 14,
-                                .in_channels = 3,
-                                .vit_num_positions = 9217,
-                                .vit_layer_norm_eps = 1e-6f};
-    return c;
-}
-
 static void globs_match(void) {
     static const struct {
         const char *pattern, *name;
@@ -95,7 +70,7 @@ static void real_model_has_its_sizes(void) {
         double least, most; /* GB */
     } wanted[] = {
         {"bf16", 38.95, 39.1}, {"q8", 19.75, 19.95}, {"q4", 13.3, 13.5}, {"q4-small", 10.9, 11.3}};
-    const cvq_model_config c = real_config();
+    const cvq_model_config c = cvq_real_config;
     cvq_type types[1221];
     CHECK(cvq_model_tensor_count(&c) == 1221);
     for (int i = 0; i < 4; i++) {
@@ -118,7 +93,7 @@ static cvq_type type_of(const cvq_model_config *c, const cvq_type *types, cvq_te
 }
 
 static void the_default_is_as_documented(void) {
-    const cvq_model_config c = real_config();
+    const cvq_model_config c = cvq_real_config;
     cvq_type t[1221];
     cvq_recipe *r = NULL;
     CHECK(cvq_recipe_open(&r, "q4", NULL) == CVQ_OK);
@@ -151,7 +126,7 @@ static void the_default_is_as_documented(void) {
 }
 
 static void rules_come_on_top(void) {
-    const cvq_model_config c = real_config();
+    const cvq_model_config c = cvq_real_config;
     cvq_type t[1221];
     cvq_recipe *r = NULL;
     size_t count;
@@ -191,7 +166,7 @@ static void wrong_rules_are_refused(void) {
         {"*inv_freq=q8", "model.layers.0.self_attn.rotary_emb.inv_freq"},
         {"*inv_freq=f32", "model.layers.0.self_attn.rotary_emb.inv_freq"},
     };
-    const cvq_model_config c = real_config();
+    const cvq_model_config c = cvq_real_config;
     cvq_type t[1221];
     memset(t, 0x5a, sizeof t);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {

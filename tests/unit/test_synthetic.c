@@ -1,12 +1,17 @@
-/* The benchmark's ground: synthetic weights are finite, of the usual size and the same every time;
- * rows are held against the right peak. */
+/* The benchmark's ground: synthetic weights, tokenizers and whole files are finite, of the usual
+ * size and the same every time; rows are held against the right peak. */
+#include <fcntl.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "bench/measure.h"
-#include "bench/synthetic.h"
+#include "bench/synthetic_file.h"
+#include "bench/synthetic_tokenizer.h"
+#include "formats/cvq_reader.h"
 #include "harness.h"
+#include "temp_folder.h"
 
 #define ROWS 48
 #define COLS 768
@@ -102,11 +107,79 @@ static void peaks_are_there(void) {
     CHECK(cvq_free_memory() > 0);
 }
 
+static void tokenizer_has_the_real_size(void) {
+    cvq_synthetic_tokenizer t;
+    cvq_buffer table = {0};
+    cvq_tokenizer_table view;
+    cvq_error err = {0};
+    uint32_t id;
+    CHECK(cvq_synthetic_tokenizer_open(&t, &cvq_real_config, &err) == CVQ_OK);
+    CHECK(t.source.num_tokens == 128256 && t.source.num_merges > 250000);
+    CHECK(cvq_tokenizer_table_build(&table, &t.source, &err) == CVQ_OK);
+    CHECK_SAY(cvq_tokenizer_table_open(&view, table.data, table.size, "it", &err) == CVQ_OK, "%s",
+              err.message);
+    CHECK(cvq_tokenizer_find(&view, (const uint8_t *)" misad", 6, &id) && id < 128000);
+    CHECK(!cvq_tokenizer_is_special(&view, 127999) && cvq_tokenizer_is_special(&view, 128000));
+    cvq_buffer_free(&table);
+    cvq_synthetic_tokenizer_close(&t);
+    cvq_model_config few = cvq_real_config;
+    few.bos_id = 255;
+    CHECK(cvq_synthetic_tokenizer_open(&t, &few, &err) == CVQ_INVALID_ARGUMENT);
+}
+
+static void make_file(const cvq_model_config *c, const char *recipe, int threads, uint64_t seed,
+                      uint8_t *id) {
+    cvq_recipe *r = NULL;
+    cvq_error err = {0};
+    const cvq_synthetic_options o = {.seed = seed, .threads = threads};
+    CHECK(cvq_recipe_open(&r, recipe, &err) == CVQ_OK);
+    int fd = open(temp_path("made.cvq"), O_RDWR | O_CREAT | O_TRUNC, 0600);
+    CHECK_SAY(cvq_synthetic_file(c, r, &o, fd, "made.cvq", id, &err) == CVQ_OK, "%s: %s", err.where,
+              err.message);
+    close(fd);
+    cvq_recipe_free(r);
+}
+
+/* Padding of patches, tables and lm_head included. */
+static void files_are_whole(void) {
+    static const char *const recipes[] = {"bf16", "q8", "q4"};
+    cvq_model_config c = cvq_scaled_config(16);
+    c.num_layers = 2;
+    c.vit_num_layers = 1;
+    if (!temp_open()) return;
+    for (size_t i = 0; i < sizeof recipes / sizeof *recipes; i++) {
+        uint8_t a[CVQ_ID_BYTES], b[CVQ_ID_BYTES], other[CVQ_ID_BYTES];
+        cvq_reader *reader = NULL;
+        cvq_error err = {0};
+        make_file(&c, recipes[i], 1, 8, other);
+        make_file(&c, recipes[i], 1, 7, a);
+        make_file(&c, recipes[i], 3, 7, b);
+        CHECK(memcmp(a, b, sizeof a) == 0 && memcmp(a, other, sizeof a) != 0);
+        CHECK_SAY(cvq_reader_open(&reader, temp_path("made.cvq"), &err) == CVQ_OK, "%s",
+                  err.message);
+        if (!reader) continue;
+        CHECK(cvq_reader_verify(reader, 2, NULL, NULL, NULL, &err) == CVQ_OK);
+        for (size_t t = 0; t < cvq_reader_tensor_count(reader); t++) {
+            const cvq_tensor *tensor = cvq_reader_tensor(reader, t);
+            const uint8_t *last = cvq_reader_data(reader, t) + tensor->size -
+                                  cvq_panel_bytes(cvq_type_describe(tensor->type),
+                                                  tensor->panel_rows, (size_t)tensor->spec.cols);
+            CHECK_SAY(
+                cvq_panel_finite(tensor->type, tensor->panel_rows, last, (size_t)tensor->spec.cols),
+                "%s", tensor->spec.name);
+        }
+        cvq_reader_close(reader);
+    }
+    temp_close();
+}
+
 int main(void) {
     RUN(fill_is_finite_and_repeats);
     RUN(configs_are_models);
     RUN(rows_are_held_against_peaks);
     RUN(filters);
     RUN(peaks_are_there);
+    RUN(tokenizer_has_the_real_size);
+    RUN(files_are_whole);
     return REPORT();
 }
