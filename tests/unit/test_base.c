@@ -10,9 +10,11 @@
 #include "base/cpu.h"
 #include "base/file_map.h"
 #include "base/half.h"
+#include "base/machine_memory.h"
 #include "base/memory.h"
 #include "base/parallel.h"
 #include "tests/unit/harness.h"
+#include "tests/unit/temp_folder.h"
 
 static void sizes_do_not_wrap(void) {
     uint64_t out = 7;
@@ -149,6 +151,43 @@ static void loops_in_children(void) {
     CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 7);
 }
 
+/* What a group of 8,000 bytes leaves of 10,000 of which 9,000 are available. */
+static cvq_machine_memory limited(const char *const (*files)[2], size_t n) {
+    cvq_machine_memory m = {.total = 10000, .available = 9000};
+    for (size_t i = 0; i < n; i++) temp_write_text(files[i][0], files[i][1]);
+    cvq_machine_memory_limit(&m, temp_folder);
+    for (size_t i = 0; i < n; i++) unlink(temp_path(files[i][0]));
+    return m;
+}
+
+static void groups_limit_memory(void) {
+    if (!temp_open()) exit(1);
+    cvq_machine_memory m = cvq_machine_memory_now();
+    CHECK(m.total > 0 && m.available > 0 && m.available <= m.total);
+    const char *const first[][2] = {
+        {"memory.limit_in_bytes", "8000\n"},
+        {"memory.usage_in_bytes", "7000\n"},
+        {"memory.stat", "inactive_file 1\ntotal_inactive_file 3000\ntotal_active_file 500\n"}};
+    m = limited(first, 3);
+    CHECK(m.limited && m.total == 8000 && m.available == 4500);
+    const char *const second[][2] = {{"memory.max", "8000\n"},
+                                     {"memory.high", "max\n"},
+                                     {"memory.current", "7000\n"},
+                                     {"memory.stat", "inactive_file 3000\nactive_file 500\n"}};
+    m = limited(second, 4);
+    CHECK(m.limited && m.total == 8000 && m.available == 4500);
+    const char *const slowed[][2] = {
+        {"memory.max", "max\n"}, {"memory.high", "6000\n"}, {"memory.current", "6500\n"}};
+    m = limited(slowed, 3);
+    CHECK(m.limited && m.total == 6000 && m.available == 0);
+    const char *const none[][2] = {{"memory.max", "max\n"}, {"memory.current", "6500\n"}};
+    m = limited(none, 2);
+    CHECK(!m.limited && m.total == 10000 && m.available == 9000);
+    m = limited(NULL, 0);
+    CHECK(!m.limited);
+    temp_close();
+}
+
 static void levels_are_found_by_name(void) {
     cvq_cpu_level level = CVQ_CPU_LEVELS;
     cvq_error err = {0};
@@ -180,6 +219,7 @@ int main(void) {
         SKIP("loops_in_children", "the emulator cannot start threads in a child");
     else
         RUN(loops_in_children);
+    RUN(groups_limit_memory);
     RUN(levels_are_found_by_name);
     return REPORT();
 }
