@@ -187,7 +187,7 @@ static cvq_status measure_type(gemm_bench *g, cvq_type type, cvq_error *err) {
             if (!wanted(g->b, &shapes[i], type, m)) continue;
             CVQ_TRY(cvq_bench_check(g->b, err));
             if (!filled)
-                cvq_synthetic_fill(type, CVQ_PANEL_ROWS, 11, g->pool,
+                cvq_synthetic_fill(type, CVQ_PANEL_ROWS, g->b->pool_bytes, 11, g->pool,
                                    g->b->pool_bytes / group * group, g->b->threads);
             filled = true;
             CVQ_TRY(measure_gemm(g, &shapes[i], m, err));

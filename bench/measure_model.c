@@ -51,7 +51,7 @@ static cvq_status measure_quantize(cvq_bench *b, cvq_type type, const float *val
     cvq_tensor tensor = {.type = type, .panel_rows = CVQ_PANEL_ROWS};
     tensor.spec.rows = rows;
     tensor.spec.cols = cols;
-    if (type == CVQ_TYPE_Q4T) tensor.codebook = cvq_codebook_default;
+    if (cvq_type_has_table(type)) tensor.codebook = cvq_codebook_default;
     size_t panels = rows / CVQ_PANEL_ROWS;
     quantize_job job = {&tensor, values, NULL, cvq_panel_bytes(info, CVQ_PANEL_ROWS, cols)};
     void *out;

@@ -37,7 +37,8 @@ static uint64_t next(uint64_t *state) {
 }
 
 /* The bits of an f16 scale or of a bf16 value that are noise, and those that are set: magnitudes
- * that make weights of about 0.02. */
+ * that make weights of about 0.02. q4s: of all its 16-bit numbers, so that wherever a panel is
+ * taken to start its row scales are finite. */
 typedef struct number_bits {
     uint16_t noise, set;
 } number_bits;
@@ -48,12 +49,13 @@ static const number_bits bits_of[CVQ_TYPES] = {
     [CVQ_TYPE_Q6] = {0x03ff, 0x1400},   /* 2^-10 .. 2^-9 */
     [CVQ_TYPE_Q4T] = {0x83ff, 0x1000},  /* both signs, 2^-11 .. 2^-10 */
     [CVQ_TYPE_Q4] = {0x03ff, 0x1c00},   /* 2^-8 .. 2^-7 */
+    [CVQ_TYPE_Q4S] = {0xbfff, 0x0000},  /* magnitudes below 2 */
 };
 
 typedef struct fill_job {
     uint8_t *bytes;
     size_t group_bytes, groups;
-    size_t number_bytes; /* 16-bit numbers at a group's start: scales; all of a bf16 group */
+    size_t number_bytes; /* 16-bit numbers at a group's start: scales; all of a bf16 or q4s group */
     number_bits bits;
     uint64_t seed;
 } fill_job;
@@ -75,14 +77,20 @@ static void fill_run(void *context, size_t run, int thread) {
     }
 }
 
-void cvq_synthetic_fill(cvq_type type, uint32_t panel_rows, uint64_t seed, uint8_t *bytes,
-                        size_t size, int threads) {
+void cvq_synthetic_fill(cvq_type type, uint32_t panel_rows, size_t panel_bytes, uint64_t seed,
+                        uint8_t *bytes, size_t size, int threads) {
     const cvq_type_info *info = cvq_type_describe(type);
     fill_job job = {.bytes = bytes, .bits = bits_of[type], .seed = seed};
-    job.group_bytes = (size_t)info->row_bytes * panel_rows;
+    const bool scales_first = info->block && info->head_bytes == 0;
+    /* Heads count as part of groups here. */
+    job.group_bytes = (size_t)(info->head_bytes ? info->head_bytes : info->row_bytes) * panel_rows;
     job.groups = size / job.group_bytes;
-    job.number_bytes = info->block ? 2 * sizeof(uint16_t) * panel_rows : job.group_bytes;
+    job.number_bytes = scales_first ? 2 * sizeof(uint16_t) * panel_rows : job.group_bytes;
     cvq_parallel_for(threads, (job.groups + RUN_GROUPS - 1) / RUN_GROUPS, fill_run, &job);
+    float row_scales[CVQ_PANEL_ROWS];
+    for (size_t r = 0; r < CVQ_PANEL_ROWS; r++) row_scales[r] = 0x1p-18f;
+    for (size_t at = 0; at + panel_bytes <= size && info->head_bytes; at += panel_bytes)
+        cvq_row_scales_pack(type, panel_rows, row_scales, bytes + at);
 }
 
 void cvq_synthetic_values(uint64_t seed, float *values, size_t n) {
@@ -137,7 +145,10 @@ static cvq_matrix matrix(builder *b, cvq_tensor_kind kind) {
     cvq_tensor_bytes(type, CVQ_PANEL_ROWS, spec.rows, spec.cols, &bytes);
     if (type != CVQ_TYPE_BF16) b->s->weights.quantized = true;
     uint8_t *data = memory(b, bytes);
-    if (data) cvq_synthetic_fill(type, CVQ_PANEL_ROWS, b->seed++, data, (size_t)bytes, b->threads);
+    if (data)
+        cvq_synthetic_fill(type, CVQ_PANEL_ROWS,
+                           cvq_panel_bytes(info, CVQ_PANEL_ROWS, (size_t)spec.cols), b->seed++,
+                           data, (size_t)bytes, b->threads);
     cvq_matrix m = {.rows = (size_t)spec.rows, .cols = (size_t)spec.cols, .name = "synthetic"};
     m.panels = (cvq_panels){.data = data,
                             .codebook = &cvq_codebook_default,
@@ -160,7 +171,9 @@ static cvq_table table(builder *b, cvq_tensor_kind kind, size_t rows, cvq_tensor
     uint64_t bytes = 0;
     cvq_tensor_bytes(CVQ_TYPE_BF16, 1, rows, tensor->spec.cols, &bytes);
     uint8_t *data = memory(b, bytes);
-    if (data) cvq_synthetic_fill(CVQ_TYPE_BF16, 1, b->seed++, data, (size_t)bytes, b->threads);
+    if (data)
+        cvq_synthetic_fill(CVQ_TYPE_BF16, 1, (size_t)bytes, b->seed++, data, (size_t)bytes,
+                           b->threads);
     return (cvq_table){tensor, data};
 }
 

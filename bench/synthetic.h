@@ -7,9 +7,10 @@
 #include "runtime/weights.h"
 
 /* Fills whole groups of a type (any but F32: scales around what makes weights of 0.02). The same
- * bytes for the same seed, any number of threads. size: a multiple of a group's bytes. */
-void cvq_synthetic_fill(cvq_type type, uint32_t panel_rows, uint64_t seed, uint8_t *bytes,
-                        size_t size, int threads);
+ * bytes for the same seed, any number of threads. size: a multiple of a group's bytes; for q4s,
+ * whose panels have heads, of panel_bytes (otherwise its values are finite, of any size). */
+void cvq_synthetic_fill(cvq_type type, uint32_t panel_rows, size_t panel_bytes, uint64_t seed,
+                        uint8_t *bytes, size_t size, int threads);
 /* Values evenly between -1 and 1. */
 void cvq_synthetic_values(uint64_t seed, float *values, size_t n);
 

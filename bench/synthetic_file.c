@@ -78,7 +78,8 @@ static cvq_status fill_panels(maker *m, const cvq_tensor *t, uint64_t seed) {
     const size_t most = PIECE_BYTES / panel * panel;
     for (uint64_t at = 0; at < t->size; at += most) {
         const size_t n = t->size - at < most ? (size_t)(t->size - at) : most;
-        cvq_synthetic_fill(t->type, t->panel_rows, seed + at, m->piece, n, m->options->threads);
+        cvq_synthetic_fill(t->type, t->panel_rows, panel, seed + at, m->piece, n,
+                           m->options->threads);
         CVQ_TRY(append(m, m->piece, n));
     }
     return CVQ_OK;

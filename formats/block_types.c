@@ -12,13 +12,19 @@
 _Static_assert(sizeof(cvq_codebook) == 24, "the codebook lies in the file as it is");
 
 static const cvq_type_info types[CVQ_TYPES] = {
-    [CVQ_TYPE_F32] = {"f32", 0, 1, 4, 0, 32.0f},
-    [CVQ_TYPE_BF16] = {"bf16", 0, 64, 128, 0, 16.0f},
-    [CVQ_TYPE_Q8] = {"q8", 128, 256, 260, 128, 8.125f},
-    [CVQ_TYPE_Q6] = {"q6", 32, 64, 52, 32, 6.5f},
-    [CVQ_TYPE_Q4T] = {"q4t", 32, 64, 36, 0, 4.5f},
-    [CVQ_TYPE_Q4] = {"q4", 32, 64, 36, 8, 4.5f},
+    [CVQ_TYPE_F32] = {"f32", 0, 1, 4, 0, 0, 32.0f},
+    [CVQ_TYPE_BF16] = {"bf16", 0, 64, 128, 0, 0, 16.0f},
+    [CVQ_TYPE_Q8] = {"q8", 128, 256, 260, 0, 128, 8.125f},
+    [CVQ_TYPE_Q6] = {"q6", 32, 64, 52, 0, 32, 6.5f},
+    [CVQ_TYPE_Q4T] = {"q4t", 32, 64, 36, 0, 0, 4.5f},
+    [CVQ_TYPE_Q4] = {"q4", 32, 64, 36, 0, 8, 4.5f},
+    [CVQ_TYPE_Q4S] = {"q4s", 32, 128, 68, 4, 0, 4.25f},
 };
+
+/* 255 x 1.06^(level - 31), rounded; level 0 makes a block of zeros. */
+const uint8_t cvq_q4s_levels[32] = {0,   44,  47,  50,  53,  56,  59,  63,  67,  71,  75,
+                                    80,  84,  89,  95,  100, 106, 113, 120, 127, 134, 142,
+                                    151, 160, 170, 180, 191, 202, 214, 227, 241, 255};
 
 const cvq_codebook cvq_codebook_default = {
     .table = {0, 13, 24, 33, 42, 49, 56, 62, 68, 74, 80, 87, 94, 103, 112, 127}, .zero = 67};
@@ -38,7 +44,7 @@ bool cvq_type_find(cvq_type *type, const char *name) {
 }
 
 bool cvq_codebook_valid(const cvq_codebook *c, cvq_type type) {
-    if (type != CVQ_TYPE_Q4T) return cvq_all_zero((const uint8_t *)c, sizeof *c);
+    if (!cvq_type_has_table(type)) return cvq_all_zero((const uint8_t *)c, sizeof *c);
     if (c->table[0] != 0 || c->table[15] > 127 || c->zero > 127) return false;
     for (int i = 1; i < 16; i++) {
         if (c->table[i] <= c->table[i - 1]) return false;
@@ -55,18 +61,54 @@ bool cvq_tensor_bytes(uint32_t type, uint32_t panel_rows, uint64_t rows, uint64_
     if (!cvq_round_up_u64(rows, panel_rows, &padded_rows)) return false;
     if (!cvq_round_up_u64(cols, t->group, &padded_cols)) return false;
     if (!cvq_mul_u64(padded_cols / t->group, t->row_bytes, &row)) return false;
+    if (!cvq_add_u64(row, t->head_bytes, &row)) return false;
     if (!cvq_mul_u64(row, padded_rows, &total) || total > INT64_MAX) return false;
     *bytes = total;
     return true;
 }
 
+cvq_block_scale cvq_scale_decode(cvq_type type, const cvq_codebook *codebook, float row_scale,
+                                 uint16_t scale) {
+    if (type == CVQ_TYPE_Q4S) {
+        const float d = row_scale * (float)cvq_q4s_levels[scale & 31u];
+        return (cvq_block_scale){scale & 128u ? -d : d,
+                                 codebook->zero - (5 + 4 * (scale >> 5 & 3))};
+    }
+    const int zero =
+        type == CVQ_TYPE_Q4T ? codebook->zero - (scale & 31) : (int)types[type].zero_point;
+    return (cvq_block_scale){cvq_f16_to_f32(scale), zero};
+}
+
 uint8_t cvq_zero_code(cvq_type type, const cvq_codebook *codebook, uint16_t scale) {
-    if (type != CVQ_TYPE_Q4T) return (uint8_t)types[type].zero_point;
-    int target = codebook->zero - (scale & 31), best = 0;
+    const int zero = cvq_scale_decode(type, codebook, 1.0f, scale).zero;
+    int best = 0;
+    if (!cvq_type_has_table(type)) return (uint8_t)zero;
     for (int i = 1; i < 16; i++) {
-        if (abs(codebook->table[i] - target) < abs(codebook->table[best] - target)) best = i;
+        if (abs(codebook->table[i] - zero) < abs(codebook->table[best] - zero)) best = i;
     }
     return (uint8_t)best;
+}
+
+void cvq_row_scales_pack(cvq_type type, uint32_t panel_rows, const float *row_scales,
+                         uint8_t *panel) {
+    if (types[type].head_bytes == 0) return;
+    for (size_t r = 0; r < panel_rows; r++)
+        cvq_store_le(panel + 4 * r, cvq_f32_bits(row_scales[r]), 4);
+}
+
+void cvq_row_scales_unpack(cvq_type type, uint32_t panel_rows, const uint8_t *panel,
+                           float *row_scales) {
+    const bool head = types[type].head_bytes != 0;
+    for (size_t r = 0; r < panel_rows; r++)
+        row_scales[r] = head ? cvq_bits_f32((uint32_t)cvq_load_le(panel + 4 * r, 4)) : 1.0f;
+}
+
+/* A group's scales: how many, and the bytes of each. */
+static size_t scale_count(const cvq_type_info *t, uint32_t panel_rows) {
+    return t->group / t->block * panel_rows;
+}
+static unsigned scale_size(const cvq_type_info *t) {
+    return t->head_bytes ? 1 : 2;
 }
 
 /* Where the code of row r, column k of a block stands, from the start of the block's plane: 4
@@ -79,9 +121,11 @@ static size_t byte_place(uint32_t panel_rows, size_t r, size_t k) {
 void cvq_group_pack(cvq_type type, uint32_t panel_rows, const uint8_t *codes,
                     const uint16_t *scales, uint8_t *bytes) {
     const size_t height = panel_rows, group = types[type].group, block = types[type].block;
-    for (size_t i = 0; i < 2 * height; i++) cvq_store_le(bytes + 2 * i, scales[i], 2);
-    uint8_t *plane = bytes + 4 * height;
-    memset(plane, 0, height * types[type].row_bytes - 4 * height);
+    const size_t count = scale_count(&types[type], panel_rows);
+    const unsigned size = scale_size(&types[type]);
+    for (size_t i = 0; i < count; i++) cvq_store_le(bytes + size * i, scales[i], size);
+    uint8_t *plane = bytes + size * count;
+    memset(plane, 0, height * types[type].row_bytes - size * count);
     for (size_t r = 0; r < height; r++) {
         for (size_t k = 0; k < group; k++) {
             const size_t b = k / block, kb = k % block;
@@ -104,8 +148,10 @@ void cvq_group_pack(cvq_type type, uint32_t panel_rows, const uint8_t *codes,
 void cvq_group_unpack(cvq_type type, uint32_t panel_rows, const uint8_t *bytes, uint8_t *codes,
                       uint16_t *scales) {
     const size_t height = panel_rows, group = types[type].group, block = types[type].block;
-    for (size_t i = 0; i < 2 * height; i++) scales[i] = (uint16_t)cvq_load_le(bytes + 2 * i, 2);
-    const uint8_t *plane = bytes + 4 * height;
+    const size_t count = scale_count(&types[type], panel_rows);
+    const unsigned size = scale_size(&types[type]);
+    for (size_t i = 0; i < count; i++) scales[i] = (uint16_t)cvq_load_le(bytes + size * i, size);
+    const uint8_t *plane = bytes + size * count;
     for (size_t r = 0; r < height; r++) {
         for (size_t k = 0; k < group; k++) {
             const size_t b = k / block, kb = k % block;
@@ -127,25 +173,20 @@ void cvq_group_unpack(cvq_type type, uint32_t panel_rows, const uint8_t *bytes, 
 
 /* One group of a block type to f32: value = d x (integer), rounded once. */
 static void group_decode(cvq_type type, size_t height, const cvq_codebook *codebook,
-                         const uint8_t *bytes, float *out, size_t ld) {
+                         const float *row_scales, const uint8_t *bytes, float *out, size_t ld) {
     const size_t group = types[type].group, block = types[type].block;
+    const bool table = cvq_type_has_table(type);
     uint8_t codes[CVQ_PANEL_ROWS * CVQ_MAX_GROUP];
-    uint16_t scales[2 * CVQ_PANEL_ROWS];
+    uint16_t scales[CVQ_MAX_BLOCKS * CVQ_PANEL_ROWS];
     cvq_group_unpack(type, (uint32_t)height, bytes, codes, scales);
-    for (size_t b = 0; b < 2; b++) {
+    for (size_t b = 0; b < group / block; b++) {
         for (size_t r = 0; r < height; r++) {
-            const uint16_t scale = scales[b * height + r];
-            const float d = cvq_f16_to_f32(scale);
+            const cvq_block_scale s =
+                cvq_scale_decode(type, codebook, row_scales[r], scales[b * height + r]);
             const uint8_t *code = codes + r * group + b * block;
             float *row = out + r * ld + b * block;
-            if (type == CVQ_TYPE_Q4T) {
-                const int shift = (scale & 31) - codebook->zero;
-                for (size_t k = 0; k < block; k++)
-                    row[k] = d * (float)(codebook->table[code[k]] + shift);
-            } else {
-                const int zero = (int)types[type].zero_point;
-                for (size_t k = 0; k < block; k++) row[k] = d * (float)(code[k] - zero);
-            }
+            for (size_t k = 0; k < block; k++)
+                row[k] = s.d * (float)((table ? codebook->table[code[k]] : code[k]) - s.zero);
         }
     }
 }
@@ -160,8 +201,10 @@ void cvq_panel_decode(cvq_type type, uint32_t panel_rows, const cvq_codebook *co
                       const uint8_t *panel, size_t cols, float *out, size_t ld) {
     const cvq_type_info *t = &types[type];
     const size_t height = panel_rows, groups = cvq_padded_cols(t, cols) / t->group;
+    float row_scales[CVQ_PANEL_ROWS];
+    cvq_row_scales_unpack(type, panel_rows, panel, row_scales);
     for (size_t g = 0; g < groups; g++) {
-        const uint8_t *bytes = panel + g * t->row_bytes * height;
+        const uint8_t *bytes = panel + cvq_group_offset(t, panel_rows, g);
         float *to = out + g * t->group;
         if (type == CVQ_TYPE_F32) {
             to[0] = cvq_bits_f32((uint32_t)cvq_load_le(bytes, 4));
@@ -173,7 +216,7 @@ void cvq_panel_decode(cvq_type type, uint32_t panel_rows, const cvq_codebook *co
                 }
             }
         } else {
-            group_decode(type, height, codebook, bytes, to, ld);
+            group_decode(type, height, codebook, row_scales, bytes, to, ld);
         }
     }
 }
@@ -206,6 +249,14 @@ bool cvq_panel_finite(cvq_type type, uint32_t panel_rows, const uint8_t *panel, 
     const size_t size = cvq_panel_bytes(t, panel_rows, cols);
     if (type == CVQ_TYPE_F32) return values_finite(panel, size / 4, 4, 0x7f800000u);
     if (type == CVQ_TYPE_BF16) return values_finite(panel, size / 2, 2, 0x7f80u);
+    if (t->head_bytes) { /* bytes are always finite */
+        float row_scales[CVQ_PANEL_ROWS];
+        bool finite = true;
+        cvq_row_scales_unpack(type, panel_rows, panel, row_scales);
+        for (size_t r = 0; r < panel_rows; r++)
+            finite &= row_scales[r] > -CVQ_MAX_ROW_SCALE && row_scales[r] < CVQ_MAX_ROW_SCALE;
+        return finite;
+    }
     const size_t stride = (size_t)t->row_bytes * panel_rows;
     for (size_t at = 0; at < size; at += stride) {
         if (!values_finite(panel + at, 2 * (size_t)panel_rows, 2, 0x7c00u)) return false;

@@ -2,8 +2,9 @@
  * docs/format.md describes and that every kernel must agree with.
  *
  * A matrix [rows, cols] is cut into panels of R rows (R = 16 for matrices, R = 1 for tables of
- * which single rows are read), and a panel into groups of `group` consecutive columns (64, or 256
- * for q8): two blocks with one f16 scale per row each. */
+ * which single rows are read), and a panel into groups of `group` consecutive columns: two blocks
+ * with one f16 scale per row each, or (q4s) four with one byte, relative to a scale of the row that
+ * stands at the start of the panel. */
 #ifndef CVQ_FORMATS_BLOCK_TYPES_H
 #define CVQ_FORMATS_BLOCK_TYPES_H
 
@@ -21,21 +22,25 @@ typedef enum cvq_type {
     CVQ_TYPE_Q6 = 3,
     CVQ_TYPE_Q4T = 4,
     CVQ_TYPE_Q4 = 5,
+    CVQ_TYPE_Q4S = 6,
     CVQ_TYPES
 } cvq_type;
 
 #define CVQ_PANEL_ROWS 16
 #define CVQ_MAX_GROUP 256
+#define CVQ_MAX_BLOCKS 4 /* of a group */
 
 typedef struct cvq_type_info {
     const char *name;
     uint32_t block;      /* columns that share a scale; 0 for f32 and bf16 */
-    uint32_t group;      /* columns are padded to a multiple of this: 1 (f32), 64, 256 (q8) */
+    uint32_t group;      /* columns are padded to a multiple of this: 1 (f32), 64, 128 (q4s), 256
+                            (q8) */
     uint32_t row_bytes;  /* bytes of one row's part of a group, scales included: a group of R rows
                             has R x row_bytes */
-    uint32_t zero_point; /* subtracted from the unsigned code: q8 128, q6 32, q4 8; q4t has its own
-                            in the codebook */
-    float bits;          /* per weight */
+    uint32_t head_bytes; /* of one row, at the start of its panel: q4s 4, others 0 */
+    uint32_t zero_point; /* subtracted from the unsigned code: q8 128, q6 32, q4 8; q4t and q4s have
+                            their own in the codebook */
+    float bits;          /* per weight, without head_bytes */
 } cvq_type_info;
 
 /* NULL for a number that is no type. */
@@ -43,9 +48,8 @@ const cvq_type_info *cvq_type_describe(uint32_t type);
 /* By name ("q4t"); false if unknown. */
 bool cvq_type_find(cvq_type *type, const char *name);
 
-/* q4t: value = d (table[code] + offset - zero), where d is the f16 scale with all its bits (sign
- * included) and offset is the integer in d's five lowest mantissa bits. Entries rise from 0 to at
- * most 127. All zero for the other types. */
+/* q4t and q4s: value = d (table[code] + offset - zero). Entries rise from 0 to at most 127. All
+ * zero for the other types. */
 typedef struct cvq_codebook {
     uint8_t table[16];
     uint8_t zero;
@@ -54,7 +58,11 @@ typedef struct cvq_codebook {
 
 /* The default table: "A" of docs/quantization.md. */
 extern const cvq_codebook cvq_codebook_default;
-/* Rising, first 0, last <= 127, zero <= 127, reserved 0 (q4t); all bytes zero (other types). */
+static inline bool cvq_type_has_table(cvq_type type) {
+    return type == CVQ_TYPE_Q4T || type == CVQ_TYPE_Q4S;
+}
+/* Rising, first 0, last <= 127, zero <= 127, reserved 0 (q4t, q4s); all bytes zero (other types).
+ */
 bool cvq_codebook_valid(const cvq_codebook *c, cvq_type type);
 
 /* The one size function: bytes of a tensor of this type and panel height (16 or 1; f32 only 1), pad
@@ -67,17 +75,41 @@ bool cvq_tensor_bytes(uint32_t type, uint32_t panel_rows, uint64_t rows, uint64_
 static inline size_t cvq_padded_cols(const cvq_type_info *t, size_t cols) {
     return (cols + t->group - 1) / t->group * t->group;
 }
+/* Where group number g starts in its panel. */
+static inline size_t cvq_group_offset(const cvq_type_info *t, uint32_t panel_rows, size_t g) {
+    return (t->head_bytes + g * t->row_bytes) * panel_rows;
+}
 static inline size_t cvq_panel_bytes(const cvq_type_info *t, uint32_t panel_rows, size_t cols) {
-    return cvq_padded_cols(t, cols) / t->group * t->row_bytes * panel_rows;
+    return cvq_group_offset(t, panel_rows, cvq_padded_cols(t, cols) / t->group);
 }
 
+/* What the scale of a block means: value = d x (c - zero), where c is the code, or table[code].
+ * - f16 scales: d is the scale with all its bits (sign included); q4t: zero is the codebook's less
+ *   the offset, the integer in d's five lowest mantissa bits.
+ * - q4s: a byte, 5 bits of level, 2 of offset, the sign: d = +-(row_scale x cvq_q4s_levels[level]),
+ *   zero is the codebook's less 5 + 4 x offset. row_scale is for q4s alone. */
+typedef struct cvq_block_scale {
+    float d;
+    int zero;
+} cvq_block_scale;
+extern const uint8_t cvq_q4s_levels[32];
+cvq_block_scale cvq_scale_decode(cvq_type type, const cvq_codebook *codebook, float row_scale,
+                                 uint16_t scale);
+/* The scales of a panel's rows, [R], from its head; 1 for types without. Finite, and below
+ * CVQ_MAX_ROW_SCALE in magnitude. */
+#define CVQ_MAX_ROW_SCALE 0x1p64f
+void cvq_row_scales_pack(cvq_type type, uint32_t panel_rows, const float *row_scales,
+                         uint8_t *panel);
+void cvq_row_scales_unpack(cvq_type type, uint32_t panel_rows, const uint8_t *panel,
+                           float *row_scales);
+
 /* The code for columns that only pad a row out, and for weights that are 0: the zero point; for q4t
- * the code whose table[code] + offset - zero is nearest to 0 under this f16 scale (the lower one of
- * two), so that padding is the same whoever writes it. */
+ * and q4s the code whose table[code] + offset - zero is nearest to 0 under this scale (the lower
+ * one of two), so that padding is the same whoever writes it. */
 uint8_t cvq_zero_code(cvq_type type, const cvq_codebook *codebook, uint16_t scale);
 
-/* A group taken apart: codes[r * group + k] (unsigned, before the zero point) and the f16 scales[b
- * * R + r] of the two blocks. */
+/* A group taken apart: codes[r * group + k] (unsigned, before the zero point) and scales[b * R + r]
+ * of its blocks (at most CVQ_MAX_BLOCKS x R), f16 or (q4s) bytes. */
 void cvq_group_pack(cvq_type type, uint32_t panel_rows, const uint8_t *codes,
                     const uint16_t *scales, uint8_t *bytes);
 void cvq_group_unpack(cvq_type type, uint32_t panel_rows, const uint8_t *bytes, uint8_t *codes,

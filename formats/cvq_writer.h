@@ -11,7 +11,7 @@
 typedef struct cvq_file_spec {
     const cvq_model_config *config;
     const cvq_type *types;         /* [cvq_model_tensor_count] */
-    const cvq_codebook *codebooks; /* [the same]; NULL: the default table for q4t */
+    const cvq_codebook *codebooks; /* [the same]; NULL: the default table for q4t, q4s */
     const void *tokenizer;         /* a table by cvq_tokenizer_table_build */
     size_t tokenizer_size;
     const char *metadata; /* JSON text, see formats/metadata.h */

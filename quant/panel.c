@@ -21,22 +21,42 @@ static block_place place_of(const cvq_type_info *info, size_t cols, size_t block
     return (block_place){col, left < info->block ? left : info->block};
 }
 
-/* One row of one block. importance is the whole row's or NULL. */
-static void quantize_block(const cvq_tensor *t, const cvq_type_info *info, const float *row,
-                           const float *importance, block_place at, uint8_t *codes,
-                           uint16_t *scale) {
-    if (at.width == info->block) {
-        cvq_search_block(t->type, &t->codebook, row + at.col,
-                         importance ? importance + at.col : NULL, codes, scale);
-        return;
-    }
-    float x[MAX_BLOCK] = {0}, w[MAX_BLOCK] = {0};
+/* A block of a row, widened by zeros that weigh nothing if padding is part of it. importance is the
+ * whole row's or NULL; w is the memory for it. Returns the block's importance. */
+static const float *widen(const float *row, const float *importance, block_place at, uint32_t block,
+                          float *x, float *w) {
+    memset(x, 0, block * sizeof *x);
+    memset(w, 0, block * sizeof *w);
     for (size_t k = 0; k < at.width; k++) {
         x[k] = row[at.col + k];
         w[k] = importance ? importance[at.col + k] : 1.0f;
     }
-    cvq_search_block(t->type, &t->codebook, x, w, codes, scale);
+    return importance || at.width < block ? w : NULL;
+}
+
+/* One row of one block. */
+static void quantize_block(const cvq_tensor *t, const cvq_type_info *info, float row_scale,
+                           const float *row, const float *importance, block_place at,
+                           uint8_t *codes, uint16_t *scale) {
+    float x[MAX_BLOCK], w[MAX_BLOCK];
+    const float *weights = widen(row, importance, at, info->block, x, w);
+    cvq_search_block(t->type, &t->codebook, row_scale, x, weights, codes, scale);
     memset(codes + at.width, cvq_zero_code(t->type, &t->codebook, *scale), info->block - at.width);
+}
+
+static float row_scale_of(const cvq_tensor *t, const cvq_type_info *info, const float *row,
+                          const float *importance) {
+    const size_t cols = t->spec.cols, whole = cols / info->block * info->block;
+    if (info->head_bytes == 0) return 1.0f;
+    float scale = cvq_search_row_scale(&t->codebook, row, importance, whole);
+    if (whole < cols) {
+        float x[MAX_BLOCK], w[MAX_BLOCK];
+        const float *weights =
+            widen(row, importance, place_of(info, cols, whole / info->block), info->block, x, w);
+        const float last = cvq_search_row_scale(&t->codebook, x, weights, info->block);
+        scale = last > scale ? last : scale;
+    }
+    return scale;
 }
 
 static void quantize_blocks(const cvq_tensor *t, const float *rows, size_t count,
@@ -44,23 +64,29 @@ static void quantize_blocks(const cvq_tensor *t, const float *rows, size_t count
     const cvq_type_info *info = cvq_type_describe(t->type);
     const size_t height = t->panel_rows, cols = t->spec.cols;
     const size_t groups = cvq_padded_cols(info, cols) / info->group;
+    const size_t blocks = info->group / info->block;
     uint8_t codes[CVQ_PANEL_ROWS * CVQ_MAX_GROUP];
-    uint16_t scales[2 * CVQ_PANEL_ROWS];
+    uint16_t scales[CVQ_MAX_BLOCKS * CVQ_PANEL_ROWS];
+    float row_scales[CVQ_PANEL_ROWS] = {0};
+    for (size_t r = 0; r < count; r++)
+        row_scales[r] = row_scale_of(t, info, rows + r * cols, importance);
+    cvq_row_scales_pack(t->type, t->panel_rows, row_scales, panel);
     for (size_t g = 0; g < groups; g++) {
         for (size_t r = 0; r < height; r++) {
-            for (size_t b = 0; b < 2; b++) {
+            for (size_t b = 0; b < blocks; b++) {
                 uint8_t *to = codes + r * info->group + b * info->block;
                 uint16_t *scale = &scales[b * height + r];
                 if (r < count) {
-                    quantize_block(t, info, rows + r * cols, importance,
-                                   place_of(info, cols, 2 * g + b), to, scale);
+                    quantize_block(t, info, row_scales[r], rows + r * cols, importance,
+                                   place_of(info, cols, blocks * g + b), to, scale);
                 } else {
                     *scale = 0;
                     memset(to, cvq_zero_code(t->type, &t->codebook, 0), info->block);
                 }
             }
         }
-        cvq_group_pack(t->type, t->panel_rows, codes, scales, panel + g * info->row_bytes * height);
+        cvq_group_pack(t->type, t->panel_rows, codes, scales,
+                       panel + cvq_group_offset(info, t->panel_rows, g));
     }
 }
 

@@ -30,8 +30,7 @@ static float magnitude(float v) {
     return cvq_bits_f32(cvq_f32_bits(v) & 0x7fffffffu);
 }
 
-/* False if the block is to be stored as zeros. */
-static bool prepare(cvq_search *s, uint32_t n, const float *x, const float *importance) {
+bool cvq_search_prepare(cvq_search *s, uint32_t n, const float *x, const float *importance) {
     float peak = 0.0f, most = 0.0f;
     for (uint32_t i = 0; i < n; i++) {
         if (magnitude(x[i]) > magnitude(peak)) peak = x[i];
@@ -133,17 +132,19 @@ static cvq_choice search_even(cvq_type type, float zero, const cvq_search *s) {
     return best;
 }
 
-/* What a code stands for, in units of the scale. */
+/* How scales and codes are read. */
 typedef struct code_values {
+    cvq_type type;
     int count; /* of codes */
-    float zero;
-    const uint8_t *table; /* q4t's, or NULL: code c stands for c */
+    const cvq_codebook *codebook;
+    const uint8_t *table; /* q4t's and q4s's, or NULL: code c stands for c */
+    float row_scale;
 } code_values;
 
 /* Nearest codes for a scale as it will be stored; returns sum w (x - value)^2. */
 static double assign(const cvq_search *s, const code_values *v, uint16_t scale, uint8_t *codes) {
-    const float d = cvq_search_scale(s, scale);
-    const float zero = v->zero - (v->table ? (float)(scale & 31u) : 0.0f);
+    const cvq_block_scale b = cvq_scale_decode(v->type, v->codebook, v->row_scale, scale);
+    const float d = b.d * s->to_unit, zero = (float)b.zero;
     double error = 0.0;
     for (uint32_t i = 0; i < s->n; i++) {
         float t = d == 0.0f ? zero : s->x[i] / d + zero;
@@ -166,10 +167,11 @@ static double assign(const cvq_search *s, const code_values *v, uint16_t scale, 
 }
 
 /* The scale that maps the peak to the last code: of both signs alike for even codes, to the end
- * that is further from zero for q4t (offset 0). */
+ * that is further from zero for q4t (offset 0). 0 for q4s, whose search tries all that is near. */
 static uint16_t plain_scale(const cvq_search *s, const code_values *v) {
-    if (!v->table) return finite_f16(s->peak / (v->zero - 1.0f) * s->from_unit);
-    float low = -v->zero, high = (float)v->table[15] - v->zero;
+    if (v->type == CVQ_TYPE_Q4S) return 0;
+    if (!v->table) return finite_f16(s->peak / (float)(v->count / 2 - 1) * s->from_unit);
+    float low = -(float)v->codebook->zero, high = (float)v->table[15] + low;
     float d = s->peak / (-low > high ? low : high) * s->from_unit;
     /* To the nearest f16 with offset 0: down to it unless half a step or more above. */
     uint16_t h = finite_f16(d);
@@ -177,18 +179,24 @@ static uint16_t plain_scale(const cvq_search *s, const code_values *v) {
     return (h & 31u) >= 16u && (up & 0x7fffu) <= 0x7bffu ? up : down;
 }
 
-void cvq_search_block(cvq_type type, const cvq_codebook *codebook, const float *x,
+static cvq_choice search(const cvq_search *s, const code_values *v) {
+    if (v->type == CVQ_TYPE_Q4T) return cvq_search_table(v->codebook, s);
+    if (v->type == CVQ_TYPE_Q4S) return cvq_search_levels(v->codebook, v->row_scale, s);
+    return search_even(v->type, (float)(v->count / 2), s);
+}
+
+void cvq_search_block(cvq_type type, const cvq_codebook *codebook, float row_scale, const float *x,
                       const float *importance, uint8_t *codes, uint16_t *scale) {
     const cvq_type_info *info = cvq_type_describe(type);
-    const bool tabled = type == CVQ_TYPE_Q4T;
-    const float zero = (float)(tabled ? codebook->zero : info->zero_point);
-    const code_values values = {tabled ? 16 : 2 * (int)info->zero_point, zero,
-                                tabled ? codebook->table : NULL};
+    const bool tabled = cvq_type_has_table(type);
+    const code_values values = {type, tabled ? 16 : 2 * (int)info->zero_point, codebook,
+                                tabled ? codebook->table : NULL, row_scale};
     cvq_search s;
     uint8_t other[CVQ_SEARCH_MAX_BLOCK];
     /* Scales in the block's units are exact: an f16 times 2^-exponent with exponent in -26 .. 120
      * stays a multiple of 2^-144 and far from overflow. */
-    if (!prepare(&s, info->block, x, importance)) {
+    if (!cvq_search_prepare(&s, info->block, x, importance) ||
+        (type == CVQ_TYPE_Q4S && row_scale == 0.0f)) {
         s.n = info->block;
         s.to_unit = 1.0f;
         memset(s.x, 0, sizeof s.x);
@@ -197,7 +205,7 @@ void cvq_search_block(cvq_type type, const cvq_codebook *codebook, const float *
         *scale = 0;
         return;
     }
-    cvq_choice best = tabled ? cvq_search_table(codebook, &s) : search_even(type, zero, &s);
+    cvq_choice best = search(&s, &values);
     double error = assign(&s, &values, best.scale, codes);
     const uint16_t plain = plain_scale(&s, &values);
     const uint16_t rivals[3] = {plain, plain ^ 0x8000u, 0};
@@ -212,4 +220,20 @@ void cvq_search_block(cvq_type type, const cvq_codebook *codebook, const float *
         }
     }
     *scale = best.scale;
+}
+
+float cvq_search_row_scale(const cvq_codebook *codebook, const float *x, const float *importance,
+                           size_t n) {
+    const float top = (float)cvq_q4s_levels[31];
+    float most = 0.0f;
+    for (size_t k = 0; k < n; k += 32) {
+        cvq_search s;
+        if (!cvq_search_prepare(&s, 32, x + k, importance ? importance + k : NULL)) continue;
+        const float d = magnitude(cvq_search_free_scale(codebook, &s)) * s.from_unit;
+        most = d > most ? d : most;
+    }
+    most /= top;
+    /* 16 significant bits: scales of blocks are then exact products. */
+    most = cvq_bits_f32((cvq_f32_bits(most) + 0x80u) & ~0xffu);
+    return most < CVQ_MAX_ROW_SCALE ? most : 0x1.fffep63f;
 }

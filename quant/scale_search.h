@@ -7,8 +7,12 @@
 #include "formats/block_types.h"
 
 /* One block: n = the type's block length. x[n] finite; importance[n] >= 0, or NULL for all 1. Codes
- * are unsigned; an all-zero block gives scale 0 and codes at the zero point. */
-void cvq_search_block(cvq_type type, const cvq_codebook *codebook, const float *x,
+ * are unsigned; an all-zero block gives scale 0 and codes at the zero point. row_scale: of the row
+ * that the block is part of, for q4s. */
+void cvq_search_block(cvq_type type, const cvq_codebook *codebook, float row_scale, const float *x,
                       const float *importance, uint8_t *codes, uint16_t *scale);
+/* q4s: the scale of a row of whole blocks, n columns. 0 if all are zero. */
+float cvq_search_row_scale(const cvq_codebook *codebook, const float *x, const float *importance,
+                           size_t n);
 
 #endif

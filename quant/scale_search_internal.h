@@ -22,7 +22,7 @@ typedef struct cvq_search {
     float from_unit; /* 1 / to_unit */
 } cvq_search;
 
-/* The best so far. scale has all its f16 bits; error is sum w (x - value)^2. */
+/* The best so far. scale is as the file has it; error is sum w (x - value)^2. */
 typedef struct cvq_choice {
     float error;
     uint16_t scale;
@@ -37,7 +37,15 @@ static inline float cvq_search_scale(const cvq_search *s, uint16_t f16) {
     return cvq_f16_to_f32(f16) * s->to_unit; /* exact: see cvq_search_block */
 }
 
-/* q4t, blocks of 32 (table_search.c). The codebook must be valid. */
+/* False if the block is to be stored as zeros. */
+bool cvq_search_prepare(cvq_search *s, uint32_t n, const float *x, const float *importance);
+
+/* q4t and q4s, blocks of 32 (table_search.c). The codebook must be valid. q4s: row_scale in real
+ * units, not 0. */
 cvq_choice cvq_search_table(const cvq_codebook *codebook, const cvq_search *s);
+cvq_choice cvq_search_levels(const cvq_codebook *codebook, float row_scale, const cvq_search *s);
+/* The scale (in the block's units, of either sign) that the best codes with any scale would have,
+ * with q4s's offsets; 0 if that is no better than zeros. */
+float cvq_search_free_scale(const cvq_codebook *codebook, const cvq_search *s);
 
 #endif

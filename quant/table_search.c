@@ -1,15 +1,15 @@
-/* q4t's search: value = d (table[code] + o - zero), where the offset o is the five lowest mantissa
- * bits of the f16 scale d. One evaluation takes a scale and an offset, assigns the nearest code to
- * each weight, solves for the scale that suits these codes best, rounds it to an f16 that ends in
- * o, and takes the error of what would be stored. Which scales and offsets are worth evaluating was
- * chosen by measurement: docs/quantization.md.
+/* The search of the types with a table: value = d (table[code] + o - zero). One evaluation takes a
+ * scale and an offset, assigns the nearest code to each weight, solves for the scale that suits
+ * these codes best, rounds it to what can be stored - in q4t to an f16 that ends in o, in q4s to a
+ * level of the row's scale - and takes the error of that. Which scales and offsets are worth
+ * evaluating was chosen by measurement: docs/quantization.md.
  *
  * Everything is written so that a compiler makes vectors of it without being allowed to reorder
  * anything: four weights travel as the bytes of one 32-bit lane, and sums have a fixed order. */
 #include "quant/scale_search_internal.h"
 
-/* All of it goes into the two functions at the end, so that one of them can be compiled for AVX2:
- * the same operations in the same order, only more of them at once. */
+/* All of it goes into the functions at the end, which are compiled for AVX2 as well: the same
+ * operations in the same order, only more of them at once. */
 #if defined(__GNUC__)
 #define INLINE static inline __attribute__((always_inline))
 #else
@@ -173,7 +173,7 @@ INLINE void try_neighbours(const cvq_search *s, const table *t, cvq_choice *best
     }
 }
 
-INLINE cvq_choice search(const cvq_codebook *codebook, const cvq_search *s) {
+INLINE cvq_choice search_table(const cvq_codebook *codebook, const cvq_search *s) {
     table t;
     table_init(&t, codebook);
     cvq_choice best = {s->sum_wxx, 0};
@@ -182,17 +182,122 @@ INLINE cvq_choice search(const cvq_codebook *codebook, const cvq_search *s) {
     return best;
 }
 
-#if defined(__GNUC__) && defined(__x86_64__)
-__attribute__((target("avx2"))) static cvq_choice search_avx2(const cvq_codebook *codebook,
-                                                              const cvq_search *s) {
-    return search(codebook, s);
+/* ---------------------------------------------------------------- q4s */
+
+#define OFFSETS 4 /* offset o moves the table by 5 + 4 o */
+/* Free scales within this of the best error are worth rounding to levels. */
+#define LEVEL_NEAR 1.5f
+
+/* One end of the table at one offset, with the scale that its codes want. */
+typedef struct free_scale {
+    float d, error; /* before rounding */
+} free_scale;
+
+/* *wxq and *wqq of the nearest codes for d. */
+INLINE void fit(const cvq_search *s, const table *t, float d, float shift, float *wxq, float *wqq) {
+    uint32_t at[WORDS], values[WORDS];
+    positions(s->x, 2.0f / d, -2.0f * shift, at);
+    nearest(t, at, values);
+    moments(s, values, shift, wxq, wqq);
 }
 
-cvq_choice cvq_search_table(const cvq_codebook *codebook, const cvq_search *s) {
-    return __builtin_cpu_supports("avx2") ? search_avx2(codebook, s) : search(codebook, s);
+INLINE float shift_of(const table *t, int offset) {
+    return (float)(5 + 4 * offset) - t->zero;
 }
+
+/* The best scale with no regard to levels for each end and offset; returns the least error. */
+INLINE float free_scales(const cvq_search *s, const table *t, free_scale *out) {
+    static const float factors[] = {0.87f, 0.94f, 1.01f};
+    float least = s->sum_wxx;
+    for (int i = 0; i < 2 * OFFSETS; i++) {
+        const float shift = shift_of(t, i / 2), end = (i & 1 ? t->last : 0.0f) + shift;
+        out[i] = (free_scale){0.0f, s->sum_wxx};
+        for (int f = 0; f < 3 && end != 0.0f; f++) {
+            float wxq, wqq;
+            fit(s, t, s->peak / end * factors[f], shift, &wxq, &wqq);
+            if (!(wqq > 0.0f)) continue;
+            const float d = wxq / wqq, error = s->sum_wxx - d * wxq;
+            if (error < out[i].error && d != 0.0f) out[i] = (free_scale){d, error};
+        }
+        least = out[i].error < least ? out[i].error : least;
+    }
+    return least;
+}
+
+INLINE float search_free(const cvq_codebook *codebook, const cvq_search *s) {
+    table t;
+    free_scale found[2 * OFFSETS];
+    table_init(&t, codebook);
+    const float least = free_scales(s, &t, found);
+    for (int i = 0; i < 2 * OFFSETS; i++)
+        if (found[i].d != 0.0f && found[i].error == least) return found[i].d;
+    return 0.0f;
+}
+
+/* The first level that is not below d / row, 1 .. 31. */
+INLINE int level_above(float levels) {
+    int level = 1;
+    while (level < 31 && (float)cvq_q4s_levels[level] < levels) level++;
+    return level;
+}
+
+/* The levels on both sides of a scale d, with the sign of d. row is in the block's units. */
+INLINE void try_levels(const cvq_search *s, const table *t, float row, float d, int offset,
+                       cvq_choice *best) {
+    const bool negative = d / row < 0.0f;
+    const int above = level_above(negative ? -d / row : d / row);
+    const float shift = shift_of(t, offset);
+    for (int level = above; level >= above - 1 && level > 0; level--) {
+        const float value = (float)cvq_q4s_levels[level] * (negative ? -row : row);
+        float wxq, wqq;
+        fit(s, t, value, shift, &wxq, &wqq);
+        const float error = s->sum_wxx - value * (2.0f * wxq - value * wqq);
+        if (error < best->error) {
+            best->error = error;
+            best->scale = (uint16_t)(level | offset << 5 | (negative ? 128 : 0));
+        }
+    }
+}
+
+INLINE cvq_choice search_levels(const cvq_codebook *codebook, float row, const cvq_search *s) {
+    table t;
+    free_scale found[2 * OFFSETS];
+    cvq_choice best = {s->sum_wxx, 0};
+    table_init(&t, codebook);
+    const float least = free_scales(s, &t, found);
+    /* An exact fit may come out a little below zero. */
+    const float limit = (least > 0.0f ? least * LEVEL_NEAR : 0.0f) + 1e-6f * s->sum_wxx;
+    for (int i = 0; i < 2 * OFFSETS; i++)
+        if (found[i].d != 0.0f && found[i].error <= limit)
+            try_levels(s, &t, row, found[i].d, i / 2, &best);
+    return best;
+}
+
+/* ---------------------------------------------------------------- compiled twice */
+
+#if defined(__GNUC__) && defined(__x86_64__)
+#define AVX2 __attribute__((target("avx2"))) static
+AVX2 cvq_choice search_table_avx2(const cvq_codebook *codebook, const cvq_search *s) {
+    return search_table(codebook, s);
+}
+AVX2 cvq_choice search_levels_avx2(const cvq_codebook *codebook, float row, const cvq_search *s) {
+    return search_levels(codebook, row, s);
+}
+AVX2 float search_free_avx2(const cvq_codebook *codebook, const cvq_search *s) {
+    return search_free(codebook, s);
+}
+#define CHOOSE(function, ...)                                                                      \
+    (__builtin_cpu_supports("avx2") ? function##_avx2(__VA_ARGS__) : function(__VA_ARGS__))
 #else
-cvq_choice cvq_search_table(const cvq_codebook *codebook, const cvq_search *s) {
-    return search(codebook, s);
-}
+#define CHOOSE(function, ...) function(__VA_ARGS__)
 #endif
+
+cvq_choice cvq_search_table(const cvq_codebook *codebook, const cvq_search *s) {
+    return CHOOSE(search_table, codebook, s);
+}
+cvq_choice cvq_search_levels(const cvq_codebook *codebook, float row_scale, const cvq_search *s) {
+    return CHOOSE(search_levels, codebook, row_scale * s->to_unit, s);
+}
+float cvq_search_free_scale(const cvq_codebook *codebook, const cvq_search *s) {
+    return CHOOSE(search_free, codebook, s);
+}

@@ -19,10 +19,14 @@ CONFIG = ('hidden_size num_layers num_heads num_kv_heads intermediate_size vocab
           'rms_norm_eps bos_id pad_id num_eos eos_0 eos_1 eos_2 eos_3 eos_4 eos_5 eos_6 eos_7 '
           'template_version vit_hidden_size vit_num_layers vit_num_heads vit_intermediate_size image_size '
           'patch_size in_channels vit_num_positions vit_layer_norm_eps').split()
-F32, BF16, Q8, Q6, Q4T, Q4 = range(6)
-NAMES = ['f32', 'bf16', 'q8', 'q6', 'q4t', 'q4']
-GROUP = [1, 64, 256, 64, 64, 64]
-ROW_BYTES = [4, 128, 260, 52, 36, 36]
+F32, BF16, Q8, Q6, Q4T, Q4, Q4S = range(7)
+NAMES = ['f32', 'bf16', 'q8', 'q6', 'q4t', 'q4', 'q4s']
+GROUP = [1, 64, 256, 64, 64, 64, 128]
+ROW_BYTES = [4, 128, 260, 52, 36, 36, 68]
+HEAD_BYTES = [0, 0, 0, 0, 0, 0, 4]
+TABLED = (Q4T, Q4S)
+# q4s: level 0 is zero, the others rise by 6% to 255
+LEVELS = np.array([0] + [round(255 * 1.06 ** (i - 31)) for i in range(1, 32)], np.float32)
 
 
 class Malformed(Exception):
@@ -40,8 +44,8 @@ def up(n, unit):
 
 # ---------------------------------------------------------------- types
 
-def decode_group(kind, height, data, table=None, zero=0):
-    """bytes of a group -> values [height][columns]; f32, one rounding"""
+def decode_group(kind, height, data, table=None, zero=0, rows=None):
+    """bytes of a group -> values [height][columns]; f32, one rounding. rows: q4s, scales of the rows"""
     if kind == F32:
         return data.view('<f4').reshape(1, 1)
     if kind == BF16:
@@ -49,19 +53,25 @@ def decode_group(kind, height, data, table=None, zero=0):
         if height == 16:  # [32 pairs of columns][16 rows][2]
             lines = lines.reshape(32, 16, 2).transpose(1, 0, 2)
         return (lines.reshape(height, 64) << 16).view(np.float32)
-    bits = data[:4 * height].view('<u2').reshape(2, height)
-    scale = bits.view('<f2').astype(np.float32)
-    rest = data[4 * height:]
+    rest, blocks = data[4 * height:], 2
+    if kind == Q4S:
+        blocks, byte = 4, data[:4 * height].reshape(4, height)
+        scale = rows * np.where(byte & 128, -1, 1).astype(np.float32) * LEVELS[byte & 31]
+        offset = 5 + 4 * (byte >> 5 & 3)
+    else:
+        bits = data[:4 * height].view('<u2').reshape(2, height)
+        scale, offset = bits.view('<f2').astype(np.float32), bits & 31
     if kind == Q8:  # [block][32 fours][row][4]
         code = rest.reshape(2, 32, height, 4).transpose(2, 0, 1, 3).reshape(height, 2, 128).astype(np.int32)
     else:
-        low = rest[:32 * height].reshape(2, 4, height, 4).transpose(2, 0, 1, 3).reshape(height, 2, 16)
+        low = rest[:16 * blocks * height].reshape(blocks, 4, height, 4)
+        low = low.transpose(2, 0, 1, 3).reshape(height, blocks, 16)
         code = np.concatenate([low & 15, low >> 4], axis=2).astype(np.int32)
         if kind == Q6:
             high = rest[32 * height:].reshape(2, 2, height, 4).transpose(2, 0, 1, 3).reshape(height, 2, 8)
             code |= np.concatenate([high >> s & 3 for s in (0, 2, 4, 6)], axis=2).astype(np.int32) << 4
-    if kind == Q4T:
-        number = table[code].astype(np.int32) + (bits & 31).T[:, :, None].astype(np.int32) - zero
+    if kind in TABLED:
+        number = table[code].astype(np.int32) + offset.T[:, :, None].astype(np.int32) - zero
     else:
         number = code - {Q8: 128, Q6: 32, Q4: 8}[kind]
     return (scale.T[:, :, None] * number.astype(np.float32)).reshape(height, -1)
@@ -73,12 +83,12 @@ def decode(kind, height, rows, cols, data, table=None, zero=0):
         return data.view('<f4').reshape(rows, cols), None
     padded = up(cols, GROUP[kind])
     out = np.empty((up(rows, height), padded), np.float32)
-    size = height * ROW_BYTES[kind]
-    groups = data.reshape(-1, size)
-    across = padded // GROUP[kind]
-    for i, g in enumerate(groups):
-        r, k = i // across * height, i % across * GROUP[kind]
-        out[r:r + height, k:k + GROUP[kind]] = decode_group(kind, height, g, table, zero)
+    head, size, across = height * HEAD_BYTES[kind], height * ROW_BYTES[kind], padded // GROUP[kind]
+    for p, panel in enumerate(data.reshape(-1, head + across * size)):
+        scales = panel[:head].view('<f4')
+        for k, g in enumerate(panel[head:].reshape(across, size)):
+            out[p * height:(p + 1) * height, k * GROUP[kind]:(k + 1) * GROUP[kind]] = decode_group(
+                kind, height, g, table, zero, scales)
     return out[:rows, :cols], (out[rows:, :], out[:rows, cols:])
 
 
@@ -140,7 +150,7 @@ def tensor_list(c):
     return out
 
 
-ALLOWED = {'matrix': (BF16, Q8, Q6, Q4T, Q4), 'table': tuple(range(6)), 'vector': (F32,),
+ALLOWED = {'matrix': (BF16, Q8, Q6, Q4T, Q4, Q4S), 'table': tuple(range(7)), 'vector': (F32,),
            'inv_freq': (F32, BF16)}
 
 
@@ -265,12 +275,13 @@ class CvqFile:
             need(t.type in ALLOWED[role] and t.height == (16 if role == 'matrix' else 1), f'{name}: type')
             t.table, t.zero = np.frombuffer(e[176:192], np.uint8), e[192]
             book = e[176:]
-            if t.type == Q4T:
+            if t.type in TABLED:
                 need(t.table[0] == 0 and (np.diff(t.table.astype(int)) > 0).all() and t.table[15] <= 127
                      and t.zero <= 127 and not any(book[17:]), f'{name}: codebook')
             else:
                 need(not any(book), f'{name}: codebook')
-            t.size = up(t.rows, t.height) * up(t.cols, GROUP[t.type]) // GROUP[t.type] * ROW_BYTES[t.type]
+            t.size = up(t.rows, t.height) * (
+                HEAD_BYTES[t.type] + up(t.cols, GROUP[t.type]) // GROUP[t.type] * ROW_BYTES[t.type])
             t.offset, t.first_chunk = up(at, ALIGNMENT), chunk
             need(tuple(place[4:]) == (t.offset, t.size, t.first_chunk), f'{name}: place')
             at = t.offset + t.size

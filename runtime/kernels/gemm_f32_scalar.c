@@ -17,21 +17,21 @@ void unpack_bf16_16__scalar(const cvq_panels *w, size_t panel, size_t k0, size_t
 
 void unpack_blocks_16__scalar(const cvq_panels *w, size_t panel, size_t k0, size_t k1, float *out) {
     const cvq_type_info *info = cvq_type_describe(w->type);
-    size_t group = info->group, group_bytes = (size_t)info->row_bytes * CVQ_PANEL_ROWS;
-    const uint8_t *data = w->data + panel * w->panel_stride + k0 / group * group_bytes;
+    const uint8_t *data = w->data + panel * w->panel_stride;
+    const bool table = cvq_type_has_table(w->type);
     uint8_t codes[CVQ_PANEL_ROWS * CVQ_MAX_GROUP];
-    uint16_t scales[2 * CVQ_PANEL_ROWS];
-    for (size_t g = 0; g < (k1 - k0) / group; g++) {
-        cvq_group_unpack(w->type, CVQ_PANEL_ROWS, data + g * group_bytes, codes, scales);
-        for (size_t k = 0; k < group; k++)
+    uint16_t scales[CVQ_MAX_BLOCKS * CVQ_PANEL_ROWS];
+    float row_scales[CVQ_PANEL_ROWS];
+    cvq_row_scales_unpack(w->type, CVQ_PANEL_ROWS, data, row_scales);
+    for (size_t g = k0 / info->group; g < k1 / info->group; g++) {
+        cvq_group_unpack(w->type, CVQ_PANEL_ROWS, data + cvq_group_offset(info, CVQ_PANEL_ROWS, g),
+                         codes, scales);
+        for (size_t k = 0; k < info->group; k++, out += CVQ_PANEL_ROWS)
             for (size_t r = 0; r < CVQ_PANEL_ROWS; r++) {
-                uint16_t scale = scales[k / info->block * CVQ_PANEL_ROWS + r];
-                int value = codes[r * group + k];
-                if (w->type == CVQ_TYPE_Q4T)
-                    value = w->codebook->table[value] + (scale & 31) - w->codebook->zero;
-                else
-                    value -= (int)info->zero_point;
-                out[(g * group + k) * CVQ_PANEL_ROWS + r] = cvq_f16_to_f32(scale) * (float)value;
+                cvq_block_scale s = cvq_scale_decode(w->type, w->codebook, row_scales[r],
+                                                     scales[k / info->block * CVQ_PANEL_ROWS + r]);
+                int code = codes[r * info->group + k];
+                out[r] = s.d * (float)((table ? w->codebook->table[code] : code) - s.zero);
             }
     }
 }

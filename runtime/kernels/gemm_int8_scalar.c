@@ -39,41 +39,47 @@ void quantize_rows_128__scalar(const float *x, size_t ldx, size_t rows, size_t k
 }
 
 /* One block of one row of a panel with one row of activations. */
-static float multiply_block(const uint8_t *codes, float weight_scale, int zero, const cvq_act8 *a,
-                            size_t at, size_t block, float c) {
+static float multiply_block(const uint8_t *codes, cvq_block_scale w, const cvq_act8 *a, size_t at,
+                            size_t block, float c) {
     int32_t dot = 0, sum = 0;
     for (size_t k = 0; k < block; k++) dot += codes[k] * a->q[at + k];
     for (size_t k = 0; k < block; k += CVQ_ACT_SUM) sum += a->sum[(at + k) / CVQ_ACT_SUM];
-    return fmaf(weight_scale * a->scale[at / CVQ_ACT_BLOCK], (float)(dot - zero * sum), c);
+    return fmaf(w.d * a->scale[at / CVQ_ACT_BLOCK], (float)(dot - w.zero * sum), c);
+}
+
+/* One group of a panel with m rows of activations, whose first value is number `at`. */
+static void multiply_group(const cvq_panels *w, const float *row_scales, const uint8_t *bytes,
+                           const cvq_act8 *a, size_t at, size_t m, float *c, size_t ldc) {
+    const cvq_type_info *info = cvq_type_describe(w->type);
+    uint8_t codes[CVQ_PANEL_ROWS * CVQ_MAX_GROUP];
+    uint16_t scales[CVQ_MAX_BLOCKS * CVQ_PANEL_ROWS];
+    cvq_group_unpack(w->type, CVQ_PANEL_ROWS, bytes, codes, scales);
+    if (cvq_type_has_table(w->type))
+        for (size_t j = 0; j < CVQ_PANEL_ROWS * info->group; j++)
+            codes[j] = w->codebook->table[codes[j]];
+    for (size_t b = 0; b < info->group / info->block; b++)
+        for (size_t r = 0; r < CVQ_PANEL_ROWS; r++) {
+            cvq_block_scale s = cvq_scale_decode(w->type, w->codebook, row_scales[r],
+                                                 scales[b * CVQ_PANEL_ROWS + r]);
+            for (size_t i = 0; i < m; i++)
+                c[i * ldc + r] = multiply_block(codes + r * info->group + b * info->block, s, a,
+                                                at + i * a->stride + b * info->block, info->block,
+                                                c[i * ldc + r]);
+        }
 }
 
 void gemm_int8_16x1__scalar(const cvq_panels *w, size_t panel0, size_t num_panels,
                             const cvq_act8 *a, size_t row0, size_t m, float *c, size_t ldc) {
     const cvq_type_info *info = cvq_type_describe(w->type);
-    size_t group = info->group, group_bytes = (size_t)info->row_bytes * CVQ_PANEL_ROWS;
-    uint8_t codes[CVQ_PANEL_ROWS * CVQ_MAX_GROUP];
-    uint16_t scales[2 * CVQ_PANEL_ROWS];
+    float row_scales[CVQ_PANEL_ROWS];
     for (size_t p = 0; p < num_panels; p++) {
         const uint8_t *data = w->data + (panel0 + p) * w->panel_stride;
+        cvq_row_scales_unpack(w->type, CVQ_PANEL_ROWS, data, row_scales);
         for (size_t i = 0; i < m; i++)
             memset(c + i * ldc + p * CVQ_PANEL_ROWS, 0, CVQ_PANEL_ROWS * sizeof *c);
-        for (size_t k0 = 0; k0 < w->k; k0 += group) {
-            cvq_group_unpack(w->type, CVQ_PANEL_ROWS, data + k0 / group * group_bytes, codes,
-                             scales);
-            if (w->type == CVQ_TYPE_Q4T)
-                for (size_t j = 0; j < CVQ_PANEL_ROWS * group; j++)
-                    codes[j] = w->codebook->table[codes[j]];
-            for (size_t br = 0; br < 2 * CVQ_PANEL_ROWS; br++) { /* block and row */
-                size_t b = br / CVQ_PANEL_ROWS, r = br % CVQ_PANEL_ROWS;
-                int zero = w->type == CVQ_TYPE_Q4T ? w->codebook->zero - (scales[br] & 31)
-                                                   : (int)info->zero_point;
-                for (size_t i = 0; i < m; i++) {
-                    float *out = &c[i * ldc + p * CVQ_PANEL_ROWS + r];
-                    *out = multiply_block(
-                        codes + r * group + b * info->block, cvq_f16_to_f32(scales[br]), zero, a,
-                        (row0 + i) * a->stride + k0 + b * info->block, info->block, *out);
-                }
-            }
-        }
+        for (size_t k0 = 0; k0 < w->k; k0 += info->group)
+            multiply_group(w, row_scales,
+                           data + cvq_group_offset(info, CVQ_PANEL_ROWS, k0 / info->group), a,
+                           row0 * a->stride + k0, m, c + p * CVQ_PANEL_ROWS, ldc);
     }
 }

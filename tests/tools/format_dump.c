@@ -76,12 +76,15 @@ static void print_head(const cvq_reader *r) {
 }
 
 /* One group of one row: codes 7k + 3 + k / 16 (modulo their number), two scales, one of them
- * negative. */
+ * negative; for q4s a row scale and four. */
 static void print_group(cvq_type type) {
     const cvq_type_info *info = cvq_type_describe(type);
     uint8_t bytes[CVQ_MAX_GROUP * 2], codes[CVQ_MAX_GROUP];
     float values[CVQ_MAX_GROUP];
-    const uint16_t scales[2] = {0x2c05, 0xb00b};
+    static const uint16_t f16_scales[2] = {0x2c05, 0xb00b};
+    static const uint16_t levels[4] = {0x1f, 0xac, 0x40, 0xf5};
+    const uint32_t head = info->head_bytes;
+    const float row_scale = 0x1p-11f;
     const uint32_t codes_of_type = type == CVQ_TYPE_Q8 ? 256 : type == CVQ_TYPE_Q6 ? 64 : 16;
     if (info->block == 0) {
         for (uint32_t k = 0; k < info->group; k++) values[k] = 0.375f * (float)k - 5.0f;
@@ -92,12 +95,13 @@ static void print_group(cvq_type type) {
     } else {
         for (uint32_t k = 0; k < info->group; k++)
             codes[k] = (uint8_t)((7 * k + 3 + k / 16) % codes_of_type);
-        cvq_group_pack(type, 1, codes, scales, bytes);
+        cvq_row_scales_pack(type, 1, &row_scale, bytes);
+        cvq_group_pack(type, 1, codes, head ? levels : f16_scales, bytes + head);
     }
     cvq_panel_decode(type, 1, &cvq_codebook_default, bytes, info->group, values, info->group);
     char title[64];
     snprintf(title, sizeof title, "%s, R = 1:", info->name);
-    print_part(title, bytes, info->row_bytes);
+    print_part(title, bytes, head + info->row_bytes);
     printf("%s values:", info->name);
     const uint32_t shown[] = {0, 1, 2, 3, 8, 16, 24, 31, 32, 33, 63, 127, 128, 255};
     for (size_t i = 0; i < sizeof shown / sizeof *shown && shown[i] < info->group; i++)
@@ -106,8 +110,8 @@ static void print_group(cvq_type type) {
 }
 
 static int print_example(const char *path) {
-    static const cvq_type order[] = {CVQ_TYPE_F32, CVQ_TYPE_BF16, CVQ_TYPE_Q8,
-                                     CVQ_TYPE_Q6,  CVQ_TYPE_Q4T,  CVQ_TYPE_Q4};
+    static const cvq_type order[] = {CVQ_TYPE_F32, CVQ_TYPE_BF16, CVQ_TYPE_Q8, CVQ_TYPE_Q6,
+                                     CVQ_TYPE_Q4T, CVQ_TYPE_Q4,   CVQ_TYPE_Q4S};
     cvq_reader *r = NULL;
     cvq_error err = {0};
     cvq_status status = write_small(path, "{}", &err);

@@ -90,11 +90,17 @@ static inline void small_panel(const cvq_tensor *t, uint64_t *state, uint8_t *pa
         return;
     }
     uint8_t codes[CVQ_PANEL_ROWS * CVQ_MAX_GROUP];
-    uint16_t scales[2 * CVQ_PANEL_ROWS];
+    uint16_t scales[CVQ_MAX_BLOCKS * CVQ_PANEL_ROWS];
+    float row_scales[CVQ_PANEL_ROWS];
+    const bool head = info->head_bytes != 0;
     const uint32_t mask = t->type == CVQ_TYPE_Q8 ? 255 : t->type == CVQ_TYPE_Q6 ? 63 : 15;
-    for (size_t at = 0; at < size; at += height * info->row_bytes) {
-        for (size_t i = 0; i < 2 * height; i++)
-            scales[i] = (uint16_t)(0x1c00u | (small_random(state) & 0x83ffu));
+    for (size_t r = 0; head && r < height; r++)
+        row_scales[r] = (float)(small_random(state) >> 8) * 0x1p-40f;
+    cvq_row_scales_pack(t->type, t->panel_rows, row_scales, panel);
+    for (size_t at = head * 4 * height; at < size; at += height * info->row_bytes) {
+        for (size_t i = 0; i < info->group / info->block * height; i++)
+            scales[i] = head ? (uint16_t)(small_random(state) & 255u)
+                             : (uint16_t)(0x1c00u | (small_random(state) & 0x83ffu));
         for (size_t i = 0; i < height * info->group; i++)
             codes[i] = (uint8_t)(small_random(state) & mask);
         cvq_group_pack(t->type, t->panel_rows, codes, scales, panel + at);
@@ -111,8 +117,8 @@ static inline void small_tensor(const cvq_tensor *t, size_t number, uint8_t *dat
 
 /* Types that rotate through all that a tensor may have, so that every role gets every type. */
 static inline void small_types(const cvq_model_config *c, cvq_type *types) {
-    static const cvq_type order[] = {CVQ_TYPE_Q4T,  CVQ_TYPE_Q8, CVQ_TYPE_Q6,
-                                     CVQ_TYPE_BF16, CVQ_TYPE_Q4, CVQ_TYPE_F32};
+    static const cvq_type order[] = {CVQ_TYPE_Q4T, CVQ_TYPE_Q8,  CVQ_TYPE_Q6, CVQ_TYPE_BF16,
+                                     CVQ_TYPE_Q4,  CVQ_TYPE_F32, CVQ_TYPE_Q4S};
     size_t next = 0;
     for (size_t i = 0; i < cvq_model_tensor_count(c); i++) {
         cvq_tensor_spec spec;
@@ -120,7 +126,7 @@ static inline void small_types(const cvq_model_config *c, cvq_type *types) {
         types[i] = CVQ_TYPE_F32;
         if (spec.role == CVQ_ROLE_INV_FREQ) types[i] = CVQ_TYPE_BF16;
         if (spec.role != CVQ_ROLE_MATRIX && spec.role != CVQ_ROLE_TABLE) continue;
-        do types[i] = order[next++ % 6];
+        do types[i] = order[next++ % 7];
         while (!cvq_type_allowed(spec.role, types[i]));
     }
 }

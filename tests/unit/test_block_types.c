@@ -17,10 +17,11 @@ static uint32_t random32(void) {
     return (uint32_t)(seed >> 32);
 }
 
-static const cvq_type block_types[] = {CVQ_TYPE_Q8, CVQ_TYPE_Q6, CVQ_TYPE_Q4T, CVQ_TYPE_Q4};
+static const cvq_type block_types[] = {CVQ_TYPE_Q8, CVQ_TYPE_Q6, CVQ_TYPE_Q4T, CVQ_TYPE_Q4,
+                                       CVQ_TYPE_Q4S};
 static const uint32_t heights[] = {16, 1};
 #define EACH_BLOCK_TYPE(t, h)                                                                      \
-    for (int t = 0; t < 4; t++)                                                                    \
+    for (int t = 0; t < 5; t++)                                                                    \
         for (int h = 0; h < 2; h++)
 
 static uint32_t code_limit(cvq_type type) {
@@ -30,11 +31,12 @@ static uint32_t code_limit(cvq_type type) {
 static void types_are_described(void) {
     static const struct {
         const char *name;
-        uint32_t block, group, row_bytes, zero;
+        uint32_t block, group, row_bytes, head_bytes, zero;
         double bits;
-    } wanted[] = {{"f32", 0, 1, 4, 0, 32},           {"bf16", 0, 64, 128, 0, 16},
-                  {"q8", 128, 256, 260, 128, 8.125}, {"q6", 32, 64, 52, 32, 6.5},
-                  {"q4t", 32, 64, 36, 0, 4.5},       {"q4", 32, 64, 36, 8, 4.5}};
+    } wanted[] = {{"f32", 0, 1, 4, 0, 0, 32},           {"bf16", 0, 64, 128, 0, 0, 16},
+                  {"q8", 128, 256, 260, 0, 128, 8.125}, {"q6", 32, 64, 52, 0, 32, 6.5},
+                  {"q4t", 32, 64, 36, 0, 0, 4.5},       {"q4", 32, 64, 36, 0, 8, 4.5},
+                  {"q4s", 32, 128, 68, 4, 0, 4.25}};
     for (uint32_t i = 0; i < CVQ_TYPES; i++) {
         const cvq_type_info *t = cvq_type_describe(i);
         cvq_type found;
@@ -42,6 +44,7 @@ static void types_are_described(void) {
         CHECK(cvq_type_find(&found, wanted[i].name) && found == i);
         CHECK(t->block == wanted[i].block && t->group == wanted[i].group);
         CHECK(t->row_bytes == wanted[i].row_bytes && t->zero_point == wanted[i].zero);
+        CHECK(t->head_bytes == wanted[i].head_bytes);
         CHECK((double)t->bits == wanted[i].bits);
         CHECK((double)t->row_bytes * 8 / t->group == wanted[i].bits);
     }
@@ -58,18 +61,25 @@ static void sizes_are_exact(void) {
     CHECK(cvq_tensor_bytes(CVQ_TYPE_Q4T, 16, 16, 64, &n) && n == 64 + 2 * 256);
     CHECK(cvq_tensor_bytes(CVQ_TYPE_Q6, 16, 16, 64, &n) && n == 64 + 2 * 256 + 2 * 128);
     CHECK(cvq_tensor_bytes(CVQ_TYPE_BF16, 16, 16, 64, &n) && n == 2048);
+    CHECK(cvq_tensor_bytes(CVQ_TYPE_Q4S, 16, 16, 128, &n) && n == 64 + 1088);
     /* matrices of the real model */
     CHECK(cvq_tensor_bytes(CVQ_TYPE_BF16, 16, 14336, 4096, &n) && n == 2ull * 14336 * 4096);
     CHECK(cvq_tensor_bytes(CVQ_TYPE_Q4, 16, 14336, 4096, &n) && n == 14336ull * 4096 / 16 * 9);
     CHECK(cvq_tensor_bytes(CVQ_TYPE_Q6, 16, 128256, 4096, &n) && n == 128256ull * 4096 / 16 * 13);
     CHECK(cvq_tensor_bytes(CVQ_TYPE_Q8, 1, 128256, 4096, &n) && n == 128256ull * 4096 / 128 * 130);
+    CHECK(cvq_tensor_bytes(CVQ_TYPE_Q4S, 16, 4096, 14336, &n) &&
+          n == 4096 * 4 + 4096ull * 14336 / 32 * 17);
     /* padding: rows to 16 only in panels of 16, columns to the group */
     CHECK(cvq_tensor_bytes(CVQ_TYPE_BF16, 16, 17, 65, &n) && n == 32 * 128 * 2);
     CHECK(cvq_tensor_bytes(CVQ_TYPE_BF16, 1, 17, 65, &n) && n == 17 * 128 * 2);
     CHECK(cvq_tensor_bytes(CVQ_TYPE_Q8, 16, 1, 257, &n) && n == 16 * 2 * 260);
+    CHECK(cvq_tensor_bytes(CVQ_TYPE_Q4S, 16, 17, 129, &n) && n == 2 * (64 + 2 * 1088));
+    CHECK(cvq_tensor_bytes(CVQ_TYPE_Q4S, 1, 17, 129, &n) && n == 17 * (4 + 2 * 68));
     CHECK(cvq_tensor_bytes(CVQ_TYPE_F32, 1, 3, 7, &n) && n == 84);
     const cvq_type_info *q8 = cvq_type_describe(CVQ_TYPE_Q8);
     CHECK(cvq_padded_cols(q8, 257) == 512 && cvq_panel_bytes(q8, 16, 257) == 16 * 2 * 260);
+    const cvq_type_info *q4s = cvq_type_describe(CVQ_TYPE_Q4S);
+    CHECK(cvq_panel_bytes(q4s, 16, 129) == 64 + 2 * 1088 && cvq_group_offset(q4s, 16, 1) == 1152);
 }
 
 static void impossible_sizes_are_refused(void) {
@@ -98,6 +108,7 @@ static void codebooks_are_checked(void) {
     cvq_codebook c = cvq_codebook_default, none = {0};
     CHECK(cvq_codebook_valid(&c, CVQ_TYPE_Q4T) && !cvq_codebook_valid(&none, CVQ_TYPE_Q4T));
     CHECK(cvq_codebook_valid(&none, CVQ_TYPE_Q4) && !cvq_codebook_valid(&c, CVQ_TYPE_Q4));
+    CHECK(cvq_codebook_valid(&c, CVQ_TYPE_Q4S) && !cvq_codebook_valid(&none, CVQ_TYPE_Q4S));
     c.table[15] = 128;
     CHECK(!cvq_codebook_valid(&c, CVQ_TYPE_Q4T));
     c = cvq_codebook_default;
@@ -117,7 +128,7 @@ static void codebooks_are_checked(void) {
 /* Where the design puts code (r, k) of a group: reads it back by formula. */
 static uint32_t code_by_formula(cvq_type type, size_t height, const uint8_t *group, size_t r,
                                 size_t k) {
-    const uint8_t *p = group + 4 * height;
+    const uint8_t *p = group + 4 * height; /* two f16, or four bytes */
     if (type == CVQ_TYPE_Q8) {
         const size_t b = k / 128, g = k % 128 / 4, i = k % 4;
         return p[b * 128 * height + 4 * height * g + 4 * r + i];
@@ -138,27 +149,37 @@ static void groups_round_trip(void) {
         const cvq_type_info *info = cvq_type_describe(type);
         const size_t height = heights[h], n = height * info->group;
         uint8_t codes[16 * 256], back[16 * 256], bytes[16 * 260 + 1];
-        uint16_t scales[32], scales_back[32];
+        uint16_t scales[64], scales_back[64];
+        const bool bytewise = type == CVQ_TYPE_Q4S;
+        const size_t blocks = bytewise ? 4 : 2, size = bytewise ? 1 : 2;
         for (size_t i = 0; i < n; i++) codes[i] = (uint8_t)(random32() % code_limit(type));
-        for (size_t i = 0; i < 2 * height; i++) scales[i] = (uint16_t)random32();
+        for (size_t i = 0; i < blocks * height; i++)
+            scales[i] = (uint16_t)(random32() & (bytewise ? 255u : 0xffffu));
         memset(bytes, 0xa5, sizeof bytes);
         cvq_group_pack(type, heights[h], codes, scales, bytes);
         CHECK(bytes[height * info->row_bytes] == 0xa5);
         cvq_group_unpack(type, heights[h], bytes, back, scales_back);
         CHECK_SAY(memcmp(codes, back, n) == 0, "%s, %zu rows", info->name, height);
-        CHECK(memcmp(scales, scales_back, 4 * height) == 0);
-        for (size_t b = 0; b < 2; b++)
-            for (size_t r = 0; r < height; r++)
-                CHECK(cvq_load_le(bytes + 2 * (b * height + r), 2) == scales[b * height + r]);
+        CHECK(memcmp(scales, scales_back, blocks * height * sizeof *scales) == 0);
+        for (size_t i = 0; i < blocks * height; i++)
+            CHECK(cvq_load_le(bytes + size * i, (unsigned)size) == scales[i]);
         for (size_t r = 0; r < height; r++)
             for (size_t k = 0; k < info->group; k++)
                 CHECK(code_by_formula(type, height, bytes, r, k) == codes[r * info->group + k]);
     }
 }
 
-static float value_by_formula(cvq_type type, const cvq_codebook *c, uint32_t code, uint16_t scale) {
-    const float d = cvq_f16_to_f32(scale);
+static float value_by_formula(cvq_type type, const cvq_codebook *c, float row_scale, uint32_t code,
+                              uint16_t scale) {
+    static const uint8_t levels[32] = {0,   44,  47,  50,  53,  56,  59,  63,  67,  71,  75,
+                                       80,  84,  89,  95,  100, 106, 113, 120, 127, 134, 142,
+                                       151, 160, 170, 180, 191, 202, 214, 227, 241, 255};
+    float d = cvq_f16_to_f32(scale);
     int32_t v = (int32_t)code;
+    if (type == CVQ_TYPE_Q4S) {
+        d = row_scale * (float)levels[scale % 32] * (scale < 128 ? 1.0f : -1.0f);
+        v = c->table[code] + 5 + 4 * (scale / 32 % 4) - c->zero;
+    }
     if (type == CVQ_TYPE_Q8) v -= 128;
     if (type == CVQ_TYPE_Q6) v -= 32;
     if (type == CVQ_TYPE_Q4) v -= 8;
@@ -172,20 +193,26 @@ static void panels_decode(void) {
         const cvq_type_info *info = cvq_type_describe(type);
         const size_t height = heights[h], cols = info->group * 2 - 5, ld = info->group * 2 + 3;
         uint8_t panel[2 * 16 * 260];
-        float out[16 * (512 + 3)];
+        float out[16 * (512 + 3)], row_scales[16];
         for (size_t i = 0; i < 16 * ld; i++) out[i] = -99;
         for (size_t i = 0; i < sizeof panel; i++) panel[i] = (uint8_t)random32();
-        for (size_t g = 0; g < 2; g++) /* scales: finite */
+        const bool head = info->head_bytes != 0;
+        for (size_t r = 0; r < height; r++) row_scales[r] = (float)random32() * 0x1p-40f;
+        cvq_row_scales_pack(type, heights[h], row_scales, panel);
+        for (size_t g = 0; g < 2 && !head; g++) /* scales: finite */
             for (size_t i = 0; i < 2 * height; i++)
                 panel[g * height * info->row_bytes + 2 * i + 1] &= 0xbb;
         cvq_panel_decode(type, heights[h], &cvq_codebook_default, panel, cols, out, ld);
         for (size_t r = 0; r < height; r++) {
             for (size_t k = 0; k < 2 * info->group; k++) {
-                const uint8_t *group = panel + k / info->group * height * info->row_bytes;
+                const uint8_t *group =
+                    panel + (head ? 4 * height : 0) + k / info->group * height * info->row_bytes;
                 const size_t kg = k % info->group, b = kg / info->block;
-                const uint16_t scale = (uint16_t)cvq_load_le(group + 2 * (b * height + r), 2);
+                const size_t at = b * height + r;
+                const uint16_t scale = head ? group[at] : (uint16_t)cvq_load_le(group + 2 * at, 2);
                 const uint32_t code = code_by_formula(type, height, group, r, kg);
-                const float wanted = value_by_formula(type, &cvq_codebook_default, code, scale);
+                const float wanted =
+                    value_by_formula(type, &cvq_codebook_default, row_scales[r], code, scale);
                 CHECK(memcmp(&wanted, &out[r * ld + k], 4) == 0);
             }
             for (size_t k = 2 * info->group; k < ld; k++) CHECK(out[r * ld + k] == -99);
@@ -228,14 +255,16 @@ static void zero_codes_are_nearest_to_zero(void) {
     CHECK(cvq_zero_code(CVQ_TYPE_Q8, NULL, 0x3c00) == 128);
     CHECK(cvq_zero_code(CVQ_TYPE_Q6, NULL, 0x3c00) == 32);
     CHECK(cvq_zero_code(CVQ_TYPE_Q4, NULL, 0x3c00) == 8);
+    CHECK(cvq_zero_code(CVQ_TYPE_Q4S, &cvq_codebook_default, 0) == 7);
     for (uint32_t o = 0; o < 32; o++) {
         const uint16_t scale = (uint16_t)(0x3c00 | o);
         const uint8_t code = cvq_zero_code(CVQ_TYPE_Q4T, &cvq_codebook_default, scale);
         const float d = cvq_f16_to_f32(scale);
-        const float got = fabsf(value_by_formula(CVQ_TYPE_Q4T, &cvq_codebook_default, code, scale));
+        const float got =
+            fabsf(value_by_formula(CVQ_TYPE_Q4T, &cvq_codebook_default, 1, code, scale));
         for (uint32_t u = 0; u < 16; u++) {
             const float other =
-                fabsf(value_by_formula(CVQ_TYPE_Q4T, &cvq_codebook_default, u, scale));
+                fabsf(value_by_formula(CVQ_TYPE_Q4T, &cvq_codebook_default, 1, u, scale));
             CHECK(u < code ? other > got : other >= got);
         }
         CHECK(got <= 4 * d);
@@ -256,6 +285,8 @@ static void infinities_are_found(void) {
                 cvq_store_le(panel + size - 4, 0x7f800001u, 4);
             else if (t == CVQ_TYPE_BF16)
                 cvq_store_le(panel + size - 2, 0xff80u, 2);
+            else if (t == CVQ_TYPE_Q4S) /* finite, but too large */
+                cvq_store_le(panel + 4 * (heights[h] - 1), 0xdf800000u, 4);
             else
                 cvq_store_le(panel + second + 2 * (2 * heights[h] - 1), 0x7c00u, 2);
             CHECK(!cvq_panel_finite((cvq_type)t, heights[h], panel, cols));

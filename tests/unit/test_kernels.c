@@ -83,8 +83,8 @@ static bool outputs_equal(output *a, output *b) {
 /* Weights ----------------------------------------------------------------------------------------
  */
 
-static const cvq_type all_types[] = {CVQ_TYPE_BF16, CVQ_TYPE_Q8, CVQ_TYPE_Q6, CVQ_TYPE_Q4T,
-                                     CVQ_TYPE_Q4};
+static const cvq_type all_types[] = {CVQ_TYPE_BF16, CVQ_TYPE_Q8, CVQ_TYPE_Q6,
+                                     CVQ_TYPE_Q4T,  CVQ_TYPE_Q4, CVQ_TYPE_Q4S};
 enum { MODE_RANDOM, MODE_ALL_ONES, MODE_ALL_ZERO, MODES };
 
 static uint16_t random_scale(void) {
@@ -114,7 +114,13 @@ static cvq_panels weights_new(cvq_type type, size_t panels, size_t k, int mode) 
         data[i] = mode == MODE_RANDOM     ? (uint8_t)random_bits()
                   : mode == MODE_ALL_ONES ? (uint8_t)255
                                           : (uint8_t)0;
-    for (size_t g = 0; g < panels * stride / group_bytes; g++) {
+    for (size_t p = 0; p < panels && info->head_bytes; p++) {
+        float row_scales[CVQ_PANEL_ROWS]; /* bytes of a group's scales may be any */
+        for (size_t r = 0; r < CVQ_PANEL_ROWS; r++)
+            row_scales[r] = random_below(16) ? random_float() * 0.01f : random_float() * 1e-38f;
+        cvq_row_scales_pack(type, CVQ_PANEL_ROWS, row_scales, data + p * stride);
+    }
+    for (size_t g = 0; !info->head_bytes && g < panels * stride / group_bytes; g++) {
         uint8_t *group = data + g * group_bytes;
         if (type == CVQ_TYPE_BF16) {
             for (size_t i = 0; i < group_bytes; i += 2) {

@@ -10,8 +10,9 @@
 
 #define MAX_BLOCK 128
 
-static const cvq_type block_types[] = {CVQ_TYPE_Q8, CVQ_TYPE_Q6, CVQ_TYPE_Q4T, CVQ_TYPE_Q4};
-#define EACH_BLOCK_TYPE(i) for (int i = 0; i < 4; i++)
+static const cvq_type block_types[] = {CVQ_TYPE_Q8, CVQ_TYPE_Q6, CVQ_TYPE_Q4T, CVQ_TYPE_Q4,
+                                       CVQ_TYPE_Q4S};
+#define EACH_BLOCK_TYPE(i) for (int i = 0; i < 5; i++)
 
 static uint64_t state = 88172645463325252u;
 static uint32_t random32(void) {
@@ -38,6 +39,7 @@ typedef struct block {
     float x[MAX_BLOCK], w[MAX_BLOCK];
     uint8_t codes[MAX_BLOCK];
     uint16_t scale;
+    float row_scale;
 } block;
 
 static void start(block *b, cvq_type type) {
@@ -51,14 +53,16 @@ static void fill(block *b) {
 }
 static void search(block *b) {
     memset(b->codes, 255, sizeof b->codes);
-    cvq_search_block(b->type, &cvq_codebook_default, b->x, b->w, b->codes, &b->scale);
+    if (b->type == CVQ_TYPE_Q4S)
+        b->row_scale = cvq_search_row_scale(&cvq_codebook_default, b->x, b->w, b->n);
+    cvq_search_block(b->type, &cvq_codebook_default, b->row_scale, b->x, b->w, b->codes, &b->scale);
 }
 /* What a reader makes of a code. */
 static double value(const block *b, uint8_t code, uint16_t scale) {
-    const double d = (double)cvq_f16_to_f32(scale);
-    if (b->type != CVQ_TYPE_Q4T) return d * ((double)code - (double)b->info->zero_point);
     const cvq_codebook *c = &cvq_codebook_default;
-    return d * (double)(c->table[code & 15] + (scale & 31) - c->zero);
+    const cvq_block_scale s = cvq_scale_decode(b->type, c, b->row_scale, scale);
+    const bool table = b->type == CVQ_TYPE_Q4T || b->type == CVQ_TYPE_Q4S;
+    return (double)s.d * (double)((table ? c->table[code & 15] : code) - s.zero);
 }
 static uint32_t code_count(const block *b) {
     return b->type == CVQ_TYPE_Q8 ? 256 : b->type == CVQ_TYPE_Q6 ? 64 : 16;
@@ -94,6 +98,7 @@ static uint16_t plain_scale(const block *b) {
     float peak = 0;
     for (uint32_t i = 0; i < b->n; i++)
         if (fabsf(b->x[i]) > fabsf(peak)) peak = b->x[i];
+    if (b->type == CVQ_TYPE_Q4S) return 0; /* it has no such scale */
     if (b->type != CVQ_TYPE_Q4T)
         return cvq_f32_to_f16(fabsf(peak) / (float)(b->info->zero_point - 1));
     return (uint16_t)((cvq_f32_to_f16(peak / -67.0f) + 16u) & ~31u);
@@ -105,7 +110,7 @@ static bool finite_scale(uint16_t scale) {
 
 static void errors_are_small(void) {
     /* relative RMSE on Gaussian weights; docs/quantization.md has these and others' */
-    static const double limits[4] = {0.00620, 0.0198, 0.0656, 0.0802};
+    static const double limits[5] = {0.00620, 0.0198, 0.0656, 0.0802, 0.0700};
     EACH_BLOCK_TYPE(i) {
         block b;
         double error = 0, power = 0;
@@ -195,7 +200,7 @@ static void nothing_simple_is_better(void) {
 }
 
 static void hard_blocks_come_out_right(void) {
-    static const double limits[4] = {0.004, 0.01, 0.02, 0.04};
+    static const double limits[5] = {0.004, 0.01, 0.02, 0.04, 0.025};
     EACH_BLOCK_TYPE(i) {
         block b;
         start(&b, block_types[i]);
@@ -248,6 +253,33 @@ static void table_search_is_nearly_exhaustive(void) {
     CHECK_SAY(ours < 1.06 * best, "%f of the best error", ours / best);
 }
 
+/* q4s: a row of blocks of different size shares one scale. */
+static void rows_share_a_scale(void) {
+    enum { BLOCKS = 64 };
+    static float x[32 * BLOCKS];
+    for (int spread = 0; spread < 3; spread++) {
+        double error = 0, power = 0;
+        for (int row = 0; row < 12; row++) {
+            for (int k = 0; k < 32 * BLOCKS; k++)
+                x[k] = random_weight() * (float)(1 + spread * (k / 32 % 4));
+            block b;
+            start(&b, CVQ_TYPE_Q4S);
+            b.row_scale = cvq_search_row_scale(&cvq_codebook_default, x, NULL, 32 * BLOCKS);
+            CHECK((cvq_f32_bits(b.row_scale) & 0xffu) == 0 && b.row_scale > 0.0f);
+            for (int k = 0; k < BLOCKS; k++) {
+                memcpy(b.x, x + 32 * k, 32 * sizeof *x);
+                cvq_search_block(b.type, &cvq_codebook_default, b.row_scale, b.x, NULL, b.codes,
+                                 &b.scale);
+                CHECK(b.scale < 256);
+                error += error_of(&b);
+                power += power_of(&b);
+            }
+        }
+        const double rmse = sqrt(error / power);
+        CHECK_SAY(rmse < 0.0725 && rmse > 0.06, "spread %d: %f", spread, rmse);
+    }
+}
+
 static void importance_matters(void) {
     EACH_BLOCK_TYPE(i) {
         block a, b;
@@ -259,7 +291,9 @@ static void importance_matters(void) {
             b = a;
             search(&a);
             weighted += error_of(&a);
-            cvq_search_block(b.type, &cvq_codebook_default, b.x, NULL, b.codes, &b.scale);
+            for (uint32_t k = 0; k < b.n; k++) b.w[k] = 1.0f;
+            search(&b);
+            for (uint32_t k = 0; k < b.n; k++) b.w[k] = a.w[k];
             plain += error_of(&b);
             /* all zero: as if all were 1 */
             memset(a.w, 0, sizeof a.w);
@@ -286,7 +320,10 @@ static void search_is_even_handed(void) {
             for (uint32_t k = 0; k < a.n; k++) b.x[k] = -16.0f * a.x[k];
             search(&b);
             CHECK(memcmp(a.codes, b.codes, a.n) == 0);
-            CHECK(b.scale == (uint16_t)((a.scale ^ 0x8000) + (4u << 10)));
+            if (a.type == CVQ_TYPE_Q4S)
+                CHECK(b.scale == (a.scale ^ 0x80) && b.row_scale == 16.0f * a.row_scale);
+            else
+                CHECK(b.scale == (uint16_t)((a.scale ^ 0x8000) + (4u << 10)));
         }
     }
 }
@@ -304,7 +341,7 @@ static void other_tables_work(void) {
         start(&b, CVQ_TYPE_Q4T);
         for (int n = 0; n < 40; n++) {
             fill(&b);
-            cvq_search_block(b.type, &tables[t], b.x, NULL, b.codes, &b.scale);
+            cvq_search_block(b.type, &tables[t], 1.0f, b.x, NULL, b.codes, &b.scale);
             for (uint32_t k = 0; k < b.n; k++) {
                 double q = tables[t].table[b.codes[k]] + (b.scale & 31) - tables[t].zero;
                 double e = (double)b.x[k] - (double)cvq_f16_to_f32(b.scale) * q;
@@ -319,8 +356,9 @@ static void other_tables_work(void) {
 
 /* Codes and scales of fixed blocks, hashed: a change of any byte on any machine shows. */
 static void bytes_are_pinned(void) {
-    static const uint64_t wanted[4] = {0xbd61a3800b1ae99au, 0x9e02ffb0e8330d6au,
-                                       0x4931d24c8e8af7a1u, 0xbbf9d73468da1638u};
+    static const uint64_t wanted[5] = {0xbd61a3800b1ae99au, 0x9e02ffb0e8330d6au,
+                                       0x4931d24c8e8af7a1u, 0xbbf9d73468da1638u,
+                                       0xb3c59382f04df958u};
     state = 12345;
     EACH_BLOCK_TYPE(i) {
         uint64_t hash = 1469598103934665603u;
@@ -335,6 +373,7 @@ static void bytes_are_pinned(void) {
             search(&b);
             for (uint32_t k = 0; k < b.n; k++) hash = (hash ^ b.codes[k]) * 1099511628211u;
             hash = (hash ^ b.scale) * 1099511628211u;
+            if (b.type == CVQ_TYPE_Q4S) hash = (hash ^ cvq_f32_bits(b.row_scale)) * 1099511628211u;
         }
         CHECK_SAY(hash == wanted[i], "%s: 0x%016llx", b.info->name, (unsigned long long)hash);
     }
@@ -346,6 +385,7 @@ int main(void) {
     RUN(hard_blocks_come_out_right);
     RUN(zeros_are_zeros);
     RUN(table_search_is_nearly_exhaustive);
+    RUN(rows_share_a_scale);
     RUN(importance_matters);
     RUN(search_is_even_handed);
     RUN(other_tables_work);

@@ -17,17 +17,17 @@
 #define COLS 768
 
 static void fill_is_finite_and_repeats(void) {
-    static const cvq_type types[] = {CVQ_TYPE_BF16, CVQ_TYPE_Q8, CVQ_TYPE_Q6, CVQ_TYPE_Q4T,
-                                     CVQ_TYPE_Q4};
+    static const cvq_type types[] = {CVQ_TYPE_BF16, CVQ_TYPE_Q8, CVQ_TYPE_Q6,
+                                     CVQ_TYPE_Q4T,  CVQ_TYPE_Q4, CVQ_TYPE_Q4S};
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
         const cvq_type_info *info = cvq_type_describe(types[i]);
         size_t panel = cvq_panel_bytes(info, CVQ_PANEL_ROWS, COLS), size = panel * ROWS / 16;
         uint8_t *a = malloc(size), *b = malloc(size);
         float *values = malloc(sizeof *values * COLS * CVQ_PANEL_ROWS);
-        cvq_synthetic_fill(types[i], CVQ_PANEL_ROWS, 5, a, size, 1);
-        cvq_synthetic_fill(types[i], CVQ_PANEL_ROWS, 5, b, size, 3);
+        cvq_synthetic_fill(types[i], CVQ_PANEL_ROWS, panel, 5, a, size, 1);
+        cvq_synthetic_fill(types[i], CVQ_PANEL_ROWS, panel, 5, b, size, 3);
         CHECK(memcmp(a, b, size) == 0);
-        cvq_synthetic_fill(types[i], CVQ_PANEL_ROWS, 6, b, size, 1);
+        cvq_synthetic_fill(types[i], CVQ_PANEL_ROWS, panel, 6, b, size, 1);
         CHECK(memcmp(a, b, size) != 0);
         for (size_t p = 0; p < size; p += panel) {
             double squares = 0;
