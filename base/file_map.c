@@ -62,16 +62,40 @@ void cvq_file_map_close(cvq_file_map *map) {
     *map = (cvq_file_map){NULL, 0, -1};
 }
 
+/* A byte of each page, for systems without an advice for it. */
+static void touch(const uint8_t *data, size_t size, size_t page) {
+    for (size_t i = 0; i < size; i += page) (void)*(const volatile uint8_t *)(data + i);
+}
+
+static void populate(const uint8_t *data, size_t size, size_t page) {
+#ifdef MADV_POPULATE_READ
+    if (madvise((void *)(uintptr_t)data, size, MADV_POPULATE_READ) == 0 || errno != EINVAL) return;
+#endif
+    touch(data, size, page);
+}
+
+static void let_go(const cvq_file_map *map, size_t first, size_t size) {
+    (void)madvise((void *)(uintptr_t)(map->data + first), size, MADV_DONTNEED);
+#ifdef POSIX_FADV_DONTNEED
+    (void)posix_fadvise(map->fd, (off_t)first, (off_t)size, POSIX_FADV_DONTNEED);
+#endif
+}
+
 void cvq_file_map_advise(const cvq_file_map *map, uint64_t offset, uint64_t size,
                          cvq_advice advice) {
+    static const int how[] = {[CVQ_ADVICE_WILLNEED] = MADV_WILLNEED,
+                              [CVQ_ADVICE_DONTNEED] = MADV_DONTNEED,
+                              [CVQ_ADVICE_SEQUENTIAL] = MADV_SEQUENTIAL};
     if (!map->data || offset >= map->size) return;
     if (size > map->size - offset) size = map->size - offset;
     size_t page = (size_t)sysconf(_SC_PAGESIZE), first = (size_t)offset / page * page;
-    size_t end = (size_t)(offset + size);
-    int how = advice == CVQ_ADVICE_WILLNEED   ? MADV_WILLNEED
-              : advice == CVQ_ADVICE_DONTNEED ? MADV_DONTNEED
-                                              : MADV_SEQUENTIAL;
-    (void)madvise((void *)(uintptr_t)(map->data + first), end - first, how);
+    size_t length = (size_t)(offset + size) - first;
+    if (advice == CVQ_ADVICE_POPULATE)
+        populate(map->data + first, length, page);
+    else if (advice == CVQ_ADVICE_LET_GO)
+        let_go(map, first, length);
+    else
+        (void)madvise((void *)(uintptr_t)(map->data + first), length, how[advice]);
 }
 
 cvq_status cvq_read_file(cvq_buffer *out, const char *path, size_t cap, cvq_error *err) {

@@ -21,8 +21,10 @@ void cvq_file_map_close(cvq_file_map *map);
 
 typedef enum cvq_advice {
     CVQ_ADVICE_WILLNEED,
-    CVQ_ADVICE_DONTNEED,
-    CVQ_ADVICE_SEQUENTIAL
+    CVQ_ADVICE_DONTNEED, /* by this process; it stays in the system's cache while there is room */
+    CVQ_ADVICE_SEQUENTIAL,
+    CVQ_ADVICE_POPULATE, /* read it and make its pages this process's own; waits for that */
+    CVQ_ADVICE_LET_GO    /* out of the system's cache too, where nobody else has it mapped */
 } cvq_advice;
 /* A hint: the range is clipped to the file and widened to pages; failures are ignored. */
 void cvq_file_map_advise(const cvq_file_map *map, uint64_t offset, uint64_t size,

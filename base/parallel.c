@@ -93,20 +93,24 @@ static void *work(void *number) {
     return NULL;
 }
 
-/* Signals are for the thread that the program itself runs on. Fewer workers than asked for are
- * enough. */
-static void start_workers(int wanted) {
-    if (pool.workers >= wanted) return;
+/* Signals are for the thread that the program itself runs on. */
+bool cvq_thread_start(pthread_t *thread, void *(*fn)(void *), void *context) {
     sigset_t all, before;
     sigfillset(&all);
-    if (pthread_sigmask(SIG_SETMASK, &all, &before) != 0) return;
+    if (pthread_sigmask(SIG_SETMASK, &all, &before) != 0) return false;
+    bool started = pthread_create(thread, NULL, fn, context) == 0;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return started;
+}
+
+/* Fewer workers than asked for are enough. */
+static void start_workers(int wanted) {
+    pthread_t t;
     while (pool.workers < wanted) {
-        pthread_t t;
-        if (pthread_create(&t, NULL, work, (void *)(intptr_t)(pool.workers + 1)) != 0) break;
+        if (!cvq_thread_start(&t, work, (void *)(intptr_t)(pool.workers + 1))) return;
         pthread_detach(t);
         pool.workers++;
     }
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
 /* A child has no workers, and its copy of the locks may be taken by threads that it does not have.

@@ -161,7 +161,20 @@ typedef struct cvq_memory {
     uint64_t kv_cache;                  /* when the context is full; it grows as needed. A picture
                                            that a session does not hold keeps its own part */
     uint64_t work_encode, work_decoder; /* buffers beside weights and KV cache */
+    uint64_t picture;                   /* pixels and encoding of one */
+    uint64_t other;                     /* an estimate of all that is not listed */
+    /* What there is: of the machine, or of a control group that gives less (limited is 1). */
+    uint64_t total, available;
+    int limited;
+    /* Of the weights so much stays in memory once it is there, those of decoding first; the others
+     * are let go of layer by layer, and read again when they are needed again. All of them stay
+     * where there is room. */
+    uint64_t weights_kept;
+    uint64_t resident_encode, resident_prefill, resident_decode; /* the most at once, all told */
+    uint64_t least;  /* needed beside other programs; with less available nothing is done in time */
+    uint64_t enough; /* with less available, weights are read again for each token */
 } cvq_memory;
+/* As things are now; a session makes its own plan when it is opened. */
 cvq_status cvq_memory_plan(const cvq_model *model, const cvq_session_options *options,
                            cvq_memory *out, cvq_error *err);
 

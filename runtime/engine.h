@@ -25,8 +25,9 @@ typedef struct cvq_engine {
     bool fast; /* int8 activations where weights are quantized */
     const atomic_int
         *stop; /* nonzero: units of work return at once; the layer loop then says CVQ_CANCELLED */
-    cvq_observer observer; /* wants NULL: nobody looks */
-    float *scratch;        /* [threads][CVQ_SCRATCH_FLOATS], 64-byte aligned */
+    cvq_observer observer;           /* wants NULL: nobody looks */
+    struct cvq_residency *residency; /* of the weights' file; NULL: they are elsewhere */
+    float *scratch;                  /* [threads][CVQ_SCRATCH_FLOATS], 64-byte aligned */
 } cvq_engine;
 
 #define CVQ_SCRATCH_FLOATS ((size_t)196608) /* 768 KiB a thread: the largest user is attention */

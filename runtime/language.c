@@ -11,6 +11,7 @@
 #include "base/checked.h"
 #include "base/memory.h"
 #include "runtime/attention.h"
+#include "runtime/residency.h"
 
 #define MLP_ROWS 512
 
@@ -303,6 +304,7 @@ cvq_status cvq_decoder_run(cvq_decoder *d, const cvq_stretch *s, bool every, con
             language = last_of(language, last);
             vision = last_of(vision, last);
         }
+        cvq_residency_enter(d->engine->residency, cvq_station_decoder(c, n), p.language < p.count);
         layer(d, n, &p, language, vision);
         CVQ_TRY(cvq_engine_check(d->engine, err));
         if (every) {
@@ -330,6 +332,7 @@ cvq_status cvq_decoder_logits(cvq_decoder *d, const float *hidden, size_t rows, 
                               cvq_error *err) {
     const cvq_model_config *c = d->weights->config;
     cvq_input in = cvq_input_of(hidden, c->hidden_size, rows, c->hidden_size, d->act);
+    cvq_residency_enter(d->engine->residency, cvq_station_head(c), false);
     cvq_linear(d->engine, &d->weights->lm_head, &in, CVQ_THEN_STORE, logits, c->vocab_size);
     return cvq_engine_check(d->engine, err);
 }

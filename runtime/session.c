@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include "base/parallel.h"
+#include "runtime/residency.h"
 
 /* A prompt's text goes through the layers so many slots at a time: bounds the work buffers. The
  * picture goes in one stretch. */
@@ -21,14 +22,8 @@ double cvq_now(void) {
 
 /* ---------------------------------------------------------------- options */
 
-typedef struct resolved_options {
-    size_t context;
-    cvq_slot_settings settings;
-    int threads;
-} resolved_options;
-
-static cvq_status resolve(resolved_options *r, const cvq_model *m, const cvq_session_options *o,
-                          cvq_error *err) {
+cvq_status cvq_session_resolve(cvq_resolved_options *r, const cvq_model *m,
+                               const cvq_session_options *o, cvq_error *err) {
     static const cvq_session_options defaults = {0};
     if (!o) o = &defaults;
     const cvq_model_info *info = &m->info;
@@ -56,44 +51,14 @@ static cvq_status resolve(resolved_options *r, const cvq_model *m, const cvq_ses
     return CVQ_OK;
 }
 
-/* The most rows that go through the layers at once. */
-static size_t most_rows(const cvq_model *m, size_t context) {
+size_t cvq_most_rows(const cvq_model *m, size_t context) {
     size_t rows = 1 + m->info.image_slots + TEXT_ROWS;
     return rows < context ? rows : context;
 }
 
-static uint64_t part_bytes(const cvq_model *m, cvq_part from, cvq_part to) {
-    uint64_t bytes = 0;
-    for (size_t i = 0; i < cvq_reader_tensor_count(m->reader); i++) {
-        const cvq_tensor *t = cvq_reader_tensor(m->reader, i);
-        if (t->spec.part >= from && t->spec.part <= to) bytes += t->size;
-    }
-    return bytes;
-}
-
-cvq_status cvq_memory_plan(const cvq_model *m, const cvq_session_options *options, cvq_memory *out,
-                           cvq_error *err) {
-    resolved_options r = {0};
-    CVQ_TRY(resolve(&r, m, options, err));
-    const cvq_model_config *c = cvq_reader_config(m->reader);
-    uint64_t blocks = (r.context + CVQ_KV_BLOCK - 1) / CVQ_KV_BLOCK;
-    uint64_t scratch = (uint64_t)r.threads * CVQ_SCRATCH_FLOATS * sizeof(float);
-    uint64_t decode = part_bytes(m, CVQ_PART_LANGUAGE, CVQ_PART_HEAD);
-    *out = (cvq_memory){
-        .weights_mapped = m->info.file_bytes,
-        .weights_encode = part_bytes(m, CVQ_PART_ADAPTER, CVQ_PART_VIT),
-        .weights_prefill = decode + part_bytes(m, CVQ_PART_EMBEDDING, CVQ_PART_VISION),
-        .weights_decode = decode,
-        .kv_cache = c->num_layers * blocks *
-                    cvq_kv_block_bytes(r.settings.kv, c->num_kv_heads, cvq_head_dim(c)),
-        .work_encode = cvq_vision_work_bytes(c, r.settings.fast) + scratch,
-        .work_decoder = cvq_decoder_work_bytes(c, most_rows(m, r.context)) + scratch};
-    return CVQ_OK;
-}
-
 /* ---------------------------------------------------------------- opening */
 
-static cvq_status make_rotary(cvq_session *s, const resolved_options *r, cvq_rotary *rotary,
+static cvq_status make_rotary(cvq_session *s, const cvq_resolved_options *r, cvq_rotary *rotary,
                               cvq_error *err) {
     size_t half = cvq_head_dim(s->config) / 2;
     *rotary = (cvq_rotary){half, s->model->weights.inv_freq, r->settings.rope_bf16};
@@ -108,7 +73,7 @@ static cvq_status make_rotary(cvq_session *s, const resolved_options *r, cvq_rot
     return CVQ_OK;
 }
 
-static cvq_status open_parts(cvq_session *s, const resolved_options *r, cvq_error *err) {
+static cvq_status open_parts(cvq_session *s, const cvq_resolved_options *r, cvq_error *err) {
     cvq_rotary rotary;
     void *p;
     CVQ_TRY(make_rotary(s, r, &rotary, err));
@@ -118,6 +83,10 @@ static cvq_status open_parts(cvq_session *s, const resolved_options *r, cvq_erro
     s->ids = p;
     CVQ_TRY(cvq_engine_open(&s->engine, s->model->kernels, r->threads, r->settings.fast,
                             &s->cancelled, err));
+    cvq_memory plan;
+    s->kept = cvq_memory_plan_make(s->model, r, &plan);
+    CVQ_TRY(cvq_residency_open(&s->residency, s->model->reader, err));
+    s->engine.residency = s->residency;
     return cvq_decoder_open(&s->decoder, &s->engine, &s->model->weights, r->settings.kv, &rotary,
                             err);
 }
@@ -126,8 +95,8 @@ cvq_status cvq_session_open(cvq_session **out, cvq_model *model, const cvq_sessi
                             cvq_error *err) {
     if (!out || !model)
         return cvq_fail(err, CVQ_INVALID_ARGUMENT, "cvq_session_open", "NULL given");
-    resolved_options r = {0};
-    CVQ_TRY(resolve(&r, model, options, err));
+    cvq_resolved_options r = {0};
+    CVQ_TRY(cvq_session_resolve(&r, model, options, err));
     void *p;
     CVQ_TRY(cvq_alloc(&p, 1, sizeof(cvq_session), "session", err));
     cvq_session *s = p;
@@ -147,6 +116,7 @@ cvq_status cvq_session_open(cvq_session **out, cvq_model *model, const cvq_sessi
 
 void cvq_session_close(cvq_session *s) {
     if (!s) return;
+    cvq_residency_close(s->residency);
     cvq_decoder_close(&s->decoder);
     cvq_engine_close(&s->engine);
     cvq_image_free(s->image);
@@ -211,6 +181,7 @@ static cvq_status encode_locked(cvq_image *image, cvq_session *s, cvq_error *err
     CVQ_TRY(cvq_alloc(&p, s->model->info.image_slots, s->config->hidden_size * sizeof(float),
                       "picture encoding", err));
     cvq_phase_begin(s, CVQ_PHASE_ENCODE);
+    cvq_residency_begin(s->residency, s->kept.encode);
     cvq_status status =
         cvq_vision_encode(&s->engine, &s->model->weights, image->rgb, p, cvq_phase_step, s, err);
     s->encode_s += cvq_now() - s->phase_start;
@@ -323,6 +294,7 @@ static cvq_status prefill(cvq_session *s, const cvq_prompt *p, size_t first, cvq
     bool every = rows != NULL || s->engine.observer.wants != NULL;
     size_t count = 0, h = s->config->hidden_size;
     cvq_phase_begin(s, CVQ_PHASE_PREFILL);
+    cvq_residency_begin(s->residency, s->kept.decoder);
     s->logits_ready = false;
     for (; first < p->n; first += count) {
         count = stretch_end(p, first) - first;

@@ -7,6 +7,24 @@
 #include "base/memory.h"
 #include "runtime/image_prefix.h"
 #include "runtime/language.h"
+#include "runtime/residency.h"
+
+/* A session's options without defaults. */
+typedef struct cvq_resolved_options {
+    size_t context;
+    cvq_slot_settings settings;
+    int threads;
+} cvq_resolved_options;
+
+cvq_status cvq_session_resolve(cvq_resolved_options *r, const cvq_model *m,
+                               const cvq_session_options *options, cvq_error *err);
+/* The most rows that go through the decoder's layers at once. */
+size_t cvq_most_rows(const cvq_model *m, size_t context);
+/* How many of the file's first bytes are to stay in memory, in each phase. */
+typedef struct cvq_kept {
+    uint64_t encode, decoder;
+} cvq_kept;
+cvq_kept cvq_memory_plan_make(const cvq_model *m, const cvq_resolved_options *r, cvq_memory *p);
 
 struct cvq_session {
     cvq_model *model;
@@ -15,6 +33,8 @@ struct cvq_session {
     cvq_slot_settings settings;
     atomic_int cancelled;
     cvq_engine engine;
+    cvq_residency *residency;
+    cvq_kept kept;
     cvq_decoder decoder;
     float *inv_freq; /* if recomputed */
 

@@ -11,6 +11,7 @@
 #include "base/memory.h"
 #include "runtime/attention.h"
 #include "runtime/attention_int8.h"
+#include "runtime/residency.h"
 #include "runtime/resize.h"
 
 /* MLPs run over so many rows at a time, so that their wide hidden layer never exists whole. */
@@ -282,9 +283,11 @@ static cvq_status encode(const cvq_engine *e, const cvq_weights *w, const vision
                          const uint8_t *rgb, vision_memory *m, float *out, cvq_step_fn step,
                          void *context, cvq_error *err) {
     uint64_t total = w->config->vit_num_layers + 2;
+    cvq_residency_enter(e->residency, cvq_station_patch(), true);
     embed_patches(e, w, s, rgb, m);
     CVQ_TRY(took_step(e, step, context, 1, total, err));
     for (size_t n = 0; n < w->config->vit_num_layers; n++) {
+        cvq_residency_enter(e->residency, cvq_station_vit(n), true);
         self_attention(e, &w->vit_layers[n], s, m);
         mlp(e, &w->vit_layers[n], s, m);
         char name[32];
@@ -292,6 +295,7 @@ static cvq_status encode(const cvq_engine *e, const cvq_weights *w, const vision
         cvq_engine_show(e, name, 0, s->tokens, s->d, m->x, s->d);
         CVQ_TRY(took_step(e, step, context, n + 2, total, err));
     }
+    cvq_residency_enter(e->residency, cvq_station_adapter(w->config), true);
     adapter(e, w, s, m, out);
     return took_step(e, step, context, total, total, err);
 }
