@@ -9,7 +9,7 @@
 
 #include "cvq.h"
 
-#define CVQ_MAX_TEMP_FILES 4
+#define CVQ_MAX_TEMP_FILES 64 /* cvq-pack writes up to so many parts */
 
 void cvq_interrupt_install(void);
 bool cvq_interrupted(void);

@@ -150,6 +150,26 @@ static bool parse_real(const char *text, double *out) {
     return true;
 }
 
+/* Bytes, with K, M, G or T (powers of 1000), or Ki, Mi, Gi, Ti (of 1024); a fraction before these.
+ */
+static bool parse_size(const char *text, uint64_t *out) {
+    static const char units[] = "KMGT";
+    char number[32];
+    double v, unit = 1;
+    const size_t digits = strspn(text, "0123456789.");
+    if (digits == 0 || digits >= sizeof number) return false;
+    memcpy(number, text, digits);
+    number[digits] = '\0';
+    const char *rest = text + digits, *letter = *rest ? strchr(units, *rest) : NULL;
+    if (*rest && !letter) return false;
+    const bool binary = letter && rest[1] == 'i';
+    if (letter && rest[binary ? 2 : 1] != '\0') return false;
+    for (const char *p = units; letter && p <= letter; p++) unit *= binary ? 1024 : 1000;
+    if (!parse_real(number, &v) || !(v * unit < 0x1p63)) return false;
+    *out = (uint64_t)(v * unit);
+    return true;
+}
+
 static void list_choices(const char *const *choices, char *out, size_t size) {
     size_t n = 0;
     for (size_t i = 0; choices[i] && n < size; i++) {
@@ -164,6 +184,17 @@ static bool store_count(const cvq_command *c, const cvq_option *o, const char *t
     if (!parse_count(text, &v) || v < o->min || v > o->max) {
         cvq_say_usage(c, "--%s %s: must be a whole number from %llu to %llu", o->name, text,
                       (unsigned long long)o->min, (unsigned long long)o->max);
+        return false;
+    }
+    memcpy(member, &v, sizeof v);
+    return true;
+}
+
+static bool store_size(const cvq_command *c, const cvq_option *o, const char *text, void *member) {
+    uint64_t v;
+    if (!parse_size(text, &v) || v < o->min || v > o->max) {
+        cvq_say_usage(c, "--%s %s: must be a size of at least %llu bytes, as 700M, 2G or 1.5Gi",
+                      o->name, text, (unsigned long long)o->min);
         return false;
     }
     memcpy(member, &v, sizeof v);
@@ -218,6 +249,8 @@ static bool store(const cvq_command *c, const cvq_option *o, const char *text, v
         return store_item(c, o, text, member);
     case CVQ_OPTION_COUNT:
         return store_count(c, o, text, member);
+    case CVQ_OPTION_SIZE:
+        return store_size(c, o, text, member);
     case CVQ_OPTION_REAL:
         return store_real(c, o, text, member);
     case CVQ_OPTION_CHOICE:

@@ -19,6 +19,7 @@ typedef enum cvq_option_kind {
     CVQ_OPTION_TEXT,  /* const char *, borrowed from argv */
     CVQ_OPTION_LIST,  /* cvq_text_list, one entry each time the option is given */
     CVQ_OPTION_COUNT, /* uint64_t between min and max */
+    CVQ_OPTION_SIZE,  /* uint64_t of bytes between min and max: "2G", "1.5Gi", "700000" */
     CVQ_OPTION_REAL,  /* double between low and high */
     CVQ_OPTION_CHOICE /* int: the place in `choices`, plus 1; 0 = not given */
 } cvq_option_kind;
@@ -36,7 +37,7 @@ typedef struct cvq_option {
     size_t offset;              /* of its member in the command's arguments */
     const char *value;          /* what the help calls the value; NULL for a flag */
     const char *help;           /* a sentence or two, wrapped when printed */
-    uint64_t min, max;          /* CVQ_OPTION_COUNT */
+    uint64_t min, max;          /* CVQ_OPTION_COUNT, CVQ_OPTION_SIZE */
     double low, high;           /* CVQ_OPTION_REAL */
     const char *const *choices; /* CVQ_OPTION_CHOICE; ends with NULL */
 } cvq_option;

@@ -8,7 +8,6 @@
 
 #include "base/checked.h"
 #include "base/memory.h"
-#include "base/parallel.h"
 #include "formats/cvq_head_internal.h"
 #include "formats/cvq_index_internal.h"
 #include "formats/damage_internal.h"
@@ -149,137 +148,66 @@ cvq_status cvq_reader_metadata(const cvq_reader *r, cvq_buffer *json, cvq_error 
 
 /* ---------------------------------------------------------------- verifying */
 
-/* Chunks hashed between two calls of the progress function: 64 MiB. */
-#define BATCH 64
+cvq_status cvq_reader_extents(const cvq_reader *r, cvq_extents *out, cvq_error *err) {
+    cvq_extents e = {.start = r->head.sections[CVQ_SECTION_DATA].offset};
+    for (size_t i = 0; i < r->count; i++) {
+        const cvq_tensor *t = &r->tensors[i];
+        const cvq_status status = cvq_extents_add(&e, i, t->offset, t->size,
+                                                  cvq_reader_chunk_hash(r, t->first_chunk), err);
+        if (status != CVQ_OK) {
+            cvq_extents_free(&e);
+            return status;
+        }
+    }
+    *out = e;
+    return CVQ_OK;
+}
 
-enum { BAD_CHUNK = 1, BAD_PADDING = 2, HASH_FAILED = 4 };
-
-/* One chunk, and the padding behind it where it is its tensor's last. */
-typedef struct verify_unit {
-    size_t tensor;
-    uint64_t chunk, offset, size, padding;
-    unsigned found;
-} verify_unit;
-
+/* The caller's damage function, and the first damage for the message. */
 typedef struct verify_state {
-    const cvq_reader *r;
-    verify_unit units[BATCH];
-    size_t tensor;     /* the next chunk: */
-    uint64_t in_chunk; /* its number within the tensor */
     cvq_damage_fn damage;
     void *context;
-    size_t ranges; /* damaged ones so far */
-    /* the range that still grows, size 0 if none */
-    size_t bad_tensor;
-    uint64_t bad_offset, bad_size;
-    /* the first one, for the message */
-    size_t first_tensor;
-    uint64_t first_offset, first_size;
+    size_t owner;
+    uint64_t offset, size; /* 0: none yet */
 } verify_state;
 
-static void verify_chunk(void *context, size_t index, int thread) {
+static void note_damage(void *context, size_t owner, uint64_t offset, uint64_t size) {
     verify_state *v = context;
-    verify_unit *u = &v->units[index];
-    const uint8_t *data = v->r->map.data + u->offset;
-    uint8_t hash[CVQ_HASH_BYTES];
-    (void)thread;
-    if (cvq_sha256(data, (size_t)u->size, hash, NULL) != CVQ_OK)
-        u->found = HASH_FAILED;
-    else if (memcmp(hash, cvq_reader_chunk_hash(v->r, u->chunk), sizeof hash) != 0)
-        u->found = BAD_CHUNK;
-    if (!cvq_all_zero(data + u->size, (size_t)u->padding)) u->found |= BAD_PADDING;
-}
-
-/* The next chunks in order; fewer than BATCH at the end. */
-static size_t next_batch(verify_state *v) {
-    const cvq_reader *r = v->r;
-    size_t n = 0;
-    while (n < BATCH && v->tensor < r->count) {
-        const cvq_tensor *t = &r->tensors[v->tensor];
-        const uint64_t at = v->in_chunk * CVQ_CHUNK_BYTES, left = t->size - at;
-        verify_unit *u = &v->units[n++];
-        *u = (verify_unit){.tensor = v->tensor,
-                           .chunk = t->first_chunk + v->in_chunk,
-                           .offset = t->offset + at,
-                           .size = left < CVQ_CHUNK_BYTES ? left : CVQ_CHUNK_BYTES};
-        v->in_chunk++;
-        if (left > CVQ_CHUNK_BYTES) continue;
-        if (++v->tensor < r->count) u->padding = t[1].offset - (t->offset + t->size);
-        v->in_chunk = 0;
+    if (v->size == 0) {
+        v->owner = owner;
+        v->offset = offset;
+        v->size = size;
     }
-    return n;
+    if (v->damage) v->damage(v->context, owner, offset, size);
 }
 
-static void flush_damage(verify_state *v) {
-    if (v->bad_size == 0) return;
-    if (v->ranges++ == 0) {
-        v->first_tensor = v->bad_tensor;
-        v->first_offset = v->bad_offset;
-        v->first_size = v->bad_size;
-    }
-    if (v->damage) v->damage(v->context, v->bad_tensor, v->bad_offset, v->bad_size);
-    v->bad_size = 0;
-}
-
-static void add_damage(verify_state *v, size_t tensor, uint64_t offset, uint64_t size) {
-    if (v->bad_size && v->bad_tensor == tensor && v->bad_offset + v->bad_size == offset) {
-        v->bad_size += size;
-        return;
-    }
-    flush_damage(v);
-    v->bad_tensor = tensor;
-    v->bad_offset = offset;
-    v->bad_size = size;
-}
-
-static cvq_status verify_result(const verify_state *v, cvq_error *err) {
-    if (v->ranges == 0) return CVQ_OK;
-    const uint64_t end = v->first_offset + v->first_size;
-    if (v->first_tensor == SIZE_MAX)
-        return cvq_fail(err, CVQ_MISMATCH, v->r->path,
+static cvq_status verify_result(const cvq_reader *r, const verify_state *v, size_t ranges,
+                                cvq_error *err) {
+    if (ranges == 0) return CVQ_OK;
+    const uint64_t end = v->offset + v->size;
+    if (v->owner == CVQ_OWNER_PADDING)
+        return cvq_fail(err, CVQ_MISMATCH, r->path,
                         "padding in bytes %llu to %llu is not zero (damaged ranges: %zu)"
                         "; fetch these bytes again",
-                        ULL(v->first_offset), ULL(end), v->ranges);
-    return cvq_fail(err, CVQ_MISMATCH, v->r->path,
+                        ULL(v->offset), ULL(end), ranges);
+    return cvq_fail(err, CVQ_MISMATCH, r->path,
                     "tensor %s: bytes %llu to %llu of the file do not match their SHA-256 (damaged "
                     "ranges: %zu); fetch these bytes again",
-                    v->r->tensors[v->first_tensor].spec.name, ULL(v->first_offset), ULL(end),
-                    v->ranges);
-}
-
-static cvq_status verify_all(verify_state *v, int threads, cvq_verify_progress_fn progress,
-                             cvq_error *err) {
-    const cvq_reader *r = v->r;
-    const uint64_t start = r->head.sections[CVQ_SECTION_DATA].offset;
-    size_t n;
-    while ((n = next_batch(v)) > 0) {
-        const verify_unit *last = &v->units[n - 1];
-        const uint64_t end = last->offset + last->size + last->padding;
-        cvq_file_map_advise(&r->map, end, (uint64_t)BATCH * CVQ_CHUNK_BYTES, CVQ_ADVICE_WILLNEED);
-        cvq_parallel_for(threads, n, verify_chunk, v);
-        for (size_t i = 0; i < n; i++) {
-            const verify_unit *u = &v->units[i];
-            if (u->found & HASH_FAILED)
-                return cvq_fail(err, CVQ_INTERNAL, r->path, "libcrypto refused to hash");
-            if (u->found & BAD_CHUNK) add_damage(v, u->tensor, u->offset, u->size);
-            if (u->found & BAD_PADDING) add_damage(v, SIZE_MAX, u->offset + u->size, u->padding);
-        }
-        if (progress && progress(v->context, end - start, r->head.file_size - start) != 0)
-            return cvq_fail(err, CVQ_CANCELLED, r->path, "verifying was stopped");
-    }
-    flush_damage(v);
-    return verify_result(v, err);
+                    r->tensors[v->owner].spec.name, ULL(v->offset), ULL(end), ranges);
 }
 
 cvq_status cvq_reader_verify(const cvq_reader *r, int threads, cvq_damage_fn damage,
-                             cvq_verify_progress_fn progress, void *context, cvq_error *err) {
-    void *memory = NULL;
-    CVQ_TRY(cvq_alloc(&memory, 1, sizeof(verify_state), "verifying", err));
-    verify_state *v = memory;
-    v->r = r;
-    v->damage = damage;
-    v->context = context;
-    const cvq_status status = verify_all(v, threads, progress, err);
-    free(v);
+                             cvq_extents_progress_fn progress, void *context, cvq_error *err) {
+    cvq_extents e = {0};
+    void *good = NULL;
+    verify_state v = {.damage = damage, .context = context};
+    cvq_status status = cvq_reader_extents(r, &e, err);
+    if (status == CVQ_OK) status = cvq_alloc(&good, e.count, sizeof(bool), "verifying", err);
+    if (status == CVQ_OK)
+        status = cvq_extents_check(&e, &r->map, threads, good, progress, context, r->path, err);
+    if (status == CVQ_OK)
+        status = verify_result(r, &v, cvq_extents_damage(&e, good, note_damage, &v), err);
+    free(good);
+    cvq_extents_free(&e);
     return status;
 }

@@ -6,6 +6,7 @@
 
 #include "base/file_map.h"
 #include "formats/cvq_layout.h"
+#include "formats/extents.h"
 #include "formats/tokenizer_table.h"
 
 typedef struct cvq_reader cvq_reader;
@@ -29,15 +30,12 @@ const uint8_t *cvq_reader_chunk_hash(const cvq_reader *r, uint64_t chunk);
 /* The metadata (see formats/metadata.h), decompressed: a NUL-terminated JSON text in the buffer. */
 cvq_status cvq_reader_metadata(const cvq_reader *r, cvq_buffer *json, cvq_error *err);
 
-/* Called for each damaged range, in order: a tensor's number, or SIZE_MAX for padding that is not
- * zero; offset from the file's start. Damaged chunks that lie side by side in a tensor are one
- * range. Called from the caller's thread. */
-typedef void (*cvq_damage_fn)(void *context, size_t tensor, uint64_t offset, uint64_t size);
-/* Bytes done of the total; nonzero stops with CVQ_CANCELLED. Called from the caller's thread. */
-typedef int (*cvq_verify_progress_fn)(void *context, uint64_t done, uint64_t total);
-/* Hash every chunk and look at all padding. Damage is reported through `damage` (may be NULL) and
- * ends in CVQ_MISMATCH. */
+/* The data in extents, with the hashes of the chunk table (borrowed from the reader). */
+cvq_status cvq_reader_extents(const cvq_reader *r, cvq_extents *out, cvq_error *err);
+/* Hash every chunk and look at all padding (the head was checked when it was opened). Damage is
+ * reported through `damage` (may be NULL), in order, and ends in CVQ_MISMATCH. Both functions are
+ * called from the caller's thread. */
 cvq_status cvq_reader_verify(const cvq_reader *r, int threads, cvq_damage_fn damage,
-                             cvq_verify_progress_fn progress, void *context, cvq_error *err);
+                             cvq_extents_progress_fn progress, void *context, cvq_error *err);
 
 #endif

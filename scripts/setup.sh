@@ -57,6 +57,7 @@ look_test() {
     has clang || need clang "clang 14 or newer"
     has g++ || need g++ "g++ (the public header is tried as C++)"
     has clang-format || need clang-format "clang-format"
+    has minisign || need minisign "minisign"
 }
 look_cross() {
     local m

@@ -1,0 +1,286 @@
+/* Manifests: printed from an opened file, and read back as extents with their hashes. */
+#include "formats/manifest.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "formats/metadata.h"
+
+#define MAX_TENSORS 65536 /* far above any config's */
+
+/* ---------------------------------------------------------------- printing */
+
+/* cJSON prints 15 digits of a number where it thinks that they will do; this prints all. */
+static bool add_u64(cJSON *object, const char *key, uint64_t value) {
+    char digits[24];
+    snprintf(digits, sizeof digits, "%llu", (unsigned long long)value);
+    return object && cJSON_AddRawToObject(object, key, digits);
+}
+
+static bool add_text(cJSON *object, const char *key, const char *value) {
+    return object && cJSON_AddStringToObject(object, key, value);
+}
+
+static bool add_hash(cJSON *array, const uint8_t *hash) {
+    char hex[2 * CVQ_HASH_BYTES + 1];
+    cvq_hash_hex(hash, hex);
+    return cJSON_AddItemToArray(array, cJSON_CreateString(hex));
+}
+
+static bool add_file(cJSON *root, const cvq_reader *r) {
+    const char *path = cvq_reader_path(r), *slash = strrchr(path, '/');
+    char hex[2 * CVQ_HASH_BYTES + 1];
+    cvq_hash_hex(cvq_reader_id(r), hex);
+    cJSON *file = cJSON_AddObjectToObject(root, "file");
+    return add_text(file, "name", slash ? slash + 1 : path) &&
+           add_u64(file, "bytes", cvq_reader_file_size(r)) && add_text(file, "id", hex) &&
+           add_u64(file, "format_version", CVQ_FILE_VERSION);
+}
+
+/* recipe and source as they are in the file; licences by name and hash. */
+static cvq_status add_metadata(cJSON *root, const cvq_reader *r, cvq_error *err) {
+    cvq_buffer text = {0};
+    cJSON *metadata = NULL;
+    cvq_metadata m = {0};
+    const char *path = cvq_reader_path(r);
+    cvq_status status = cvq_reader_metadata(r, &text, err);
+    if (status == CVQ_OK)
+        status = cvq_metadata_parse(&m, (const char *)text.data, text.size, path, err);
+    if (status == CVQ_OK)
+        status = cvq_json_parse(&metadata, (const char *)text.data, text.size, path, err);
+    bool ok = status == CVQ_OK;
+    static const char *const kept[] = {"recipe", "source"};
+    for (size_t i = 0; ok && i < sizeof kept / sizeof *kept; i++)
+        ok = cJSON_AddItemToObject(root, kept[i],
+                                   cJSON_DetachItemFromObjectCaseSensitive(metadata, kept[i]));
+    cJSON *licenses = ok ? cJSON_AddArrayToObject(root, "licenses") : NULL;
+    ok = ok && licenses;
+    for (size_t i = 0; ok && i < m.num_licenses; i++) {
+        uint8_t hash[CVQ_HASH_BYTES];
+        char hex[2 * CVQ_HASH_BYTES + 1];
+        cJSON *license = cJSON_CreateObject();
+        ok = license && cJSON_AddItemToArray(licenses, license) &&
+             cvq_sha256(m.licenses[i].text, strlen(m.licenses[i].text), hash, NULL) == CVQ_OK;
+        if (ok) cvq_hash_hex(hash, hex);
+        ok =
+            ok && add_text(license, "name", m.licenses[i].name) && add_text(license, "sha256", hex);
+    }
+    if (status == CVQ_OK && !ok)
+        status = cvq_fail(err, CVQ_OUT_OF_MEMORY, path, "no memory for its manifest");
+    cJSON_Delete(metadata);
+    cvq_metadata_free(&m);
+    cvq_buffer_free(&text);
+    return status;
+}
+
+static bool add_head(cJSON *root, const cvq_reader *r) {
+    const uint8_t *data = cvq_reader_map(r)->data;
+    const uint64_t bytes = cvq_reader_tensor(r, 0)->offset;
+    cJSON *head = cJSON_AddObjectToObject(root, "head");
+    if (!add_u64(head, "bytes", bytes)) return false;
+    cJSON *hashes = cJSON_AddArrayToObject(head, "sha256");
+    for (uint64_t at = 0; hashes && at < bytes; at += CVQ_CHUNK_BYTES) {
+        uint8_t hash[CVQ_HASH_BYTES];
+        const uint64_t n = bytes - at < CVQ_CHUNK_BYTES ? bytes - at : CVQ_CHUNK_BYTES;
+        if (cvq_sha256(data + at, (size_t)n, hash, NULL) != CVQ_OK || !add_hash(hashes, hash))
+            return false;
+    }
+    return hashes != NULL;
+}
+
+static bool add_tensors(cJSON *root, const cvq_reader *r) {
+    cJSON *tensors = cJSON_AddArrayToObject(root, "tensors");
+    for (size_t i = 0; tensors && i < cvq_reader_tensor_count(r); i++) {
+        const cvq_tensor *t = cvq_reader_tensor(r, i);
+        cJSON *tensor = cJSON_CreateObject();
+        if (!tensor || !cJSON_AddItemToArray(tensors, tensor)) return false;
+        if (!add_text(tensor, "name", t->spec.name) ||
+            !add_text(tensor, "type", cvq_type_describe(t->type)->name) ||
+            !add_u64(tensor, "offset", t->offset) || !add_u64(tensor, "bytes", t->size))
+            return false;
+        cJSON *hashes = cJSON_AddArrayToObject(tensor, "sha256");
+        for (uint64_t at = 0; at < t->size; at += CVQ_CHUNK_BYTES) {
+            const uint64_t chunk = t->first_chunk + at / CVQ_CHUNK_BYTES;
+            if (!hashes || !add_hash(hashes, cvq_reader_chunk_hash(r, chunk))) return false;
+        }
+    }
+    return tensors != NULL;
+}
+
+cvq_status cvq_manifest_print(const cvq_reader *r, const cJSON *quality, cvq_buffer *text,
+                              cvq_error *err) {
+    cJSON *root = cJSON_CreateObject();
+    cvq_status status = CVQ_OK;
+    bool ok = add_text(root, "format", "cvq-manifest") &&
+              add_u64(root, "version", CVQ_MANIFEST_VERSION) && add_file(root, r);
+    if (ok) status = add_metadata(root, r, err);
+    if (ok && status == CVQ_OK && quality)
+        ok = cJSON_AddItemToObject(root, "quality", cJSON_Duplicate(quality, true));
+    ok = ok && (status != CVQ_OK || (add_head(root, r) && add_tensors(root, r)));
+    if (!ok)
+        status = cvq_fail(err, CVQ_OUT_OF_MEMORY, cvq_reader_path(r), "no memory for its manifest");
+    if (status == CVQ_OK) status = cvq_json_print(text, root, err);
+    if (status == CVQ_OK) status = cvq_buffer_append(text, "\n", 1, err);
+    cJSON_Delete(root);
+    return status;
+}
+
+/* ---------------------------------------------------------------- parsing */
+
+typedef struct parser {
+    cvq_manifest *m;
+    const char *where;
+    cvq_error *err;
+    uint8_t *next_hash; /* into m->hashes */
+} parser;
+
+static cvq_status member(const parser *p, const cJSON *object, const char *key, bool array,
+                         const cJSON **out) {
+    *out = cJSON_GetObjectItemCaseSensitive(object, key);
+    if (*out && (array ? cJSON_IsArray(*out) : cJSON_IsObject(*out))) return CVQ_OK;
+    return cvq_fail(p->err, CVQ_FORMAT, p->where, "manifest: \"%s\" must be %s", key,
+                    array ? "an array" : "an object");
+}
+
+static int hex_digit(char c) {
+    if (c >= '0' && c <= '9') return c - '0';
+    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+    return -1;
+}
+
+static cvq_status parse_hash(const parser *p, const cJSON *value, uint8_t *hash) {
+    const char *hex = cJSON_IsString(value) ? value->valuestring : "";
+    bool ok = strlen(hex) == 2 * CVQ_HASH_BYTES;
+    for (size_t i = 0; ok && i < CVQ_HASH_BYTES; i++) {
+        int high = hex_digit(hex[2 * i]), low = hex_digit(hex[2 * i + 1]);
+        ok = high >= 0 && low >= 0;
+        if (ok) hash[i] = (uint8_t)(high << 4 | low);
+    }
+    if (ok) return CVQ_OK;
+    return cvq_fail(p->err, CVQ_FORMAT, p->where,
+                    "manifest: a SHA-256 must be 64 lower-case hexadecimal digits");
+}
+
+/* A part with "bytes" and "sha256", at offset. */
+static cvq_status parse_part(parser *p, const cJSON *part, const char *name, size_t owner,
+                             uint64_t offset) {
+    uint64_t bytes = 0;
+    const cJSON *hashes;
+    CVQ_TRY(cvq_json_u64(part, "bytes", true, p->m->file_bytes, &bytes, p->where, p->err));
+    CVQ_TRY(member(p, part, "sha256", true, &hashes));
+    if (bytes == 0 || offset < p->m->extents.end ||
+        !cvq_range_within(offset, bytes, p->m->file_bytes))
+        return cvq_fail(p->err, CVQ_FORMAT, p->where,
+                        "manifest: %s lies before the part in front of it or past the file's end",
+                        name);
+    if (offset - p->m->extents.end >= CVQ_ALIGNMENT)
+        return cvq_fail(p->err, CVQ_FORMAT, p->where, "manifest: a gap in front of %s", name);
+    uint64_t count = 0;
+    uint8_t *first = p->next_hash;
+    for (const cJSON *h = hashes->child; h; h = h->next, count++) {
+        CVQ_TRY(parse_hash(p, h, p->next_hash));
+        p->next_hash += CVQ_HASH_BYTES;
+    }
+    if (count != (bytes - 1) / CVQ_CHUNK_BYTES + 1)
+        return cvq_fail(p->err, CVQ_FORMAT, p->where,
+                        "manifest: %s has %llu hashes; its %llu bytes need one for each MiB", name,
+                        (unsigned long long)count, (unsigned long long)bytes);
+    return cvq_extents_add(&p->m->extents, owner, offset, bytes, first, p->err);
+}
+
+static cvq_status parse_file(parser *p, const cJSON *root) {
+    const cJSON *file, *id;
+    uint64_t version = 0;
+    CVQ_TRY(member(p, root, "file", false, &file));
+    CVQ_TRY(cvq_json_string(file, "name", true, &p->m->file, p->where, p->err));
+    CVQ_TRY(
+        cvq_json_u64(file, "bytes", true, (uint64_t)1 << 53, &p->m->file_bytes, p->where, p->err));
+    CVQ_TRY(cvq_json_u64(file, "format_version", true, UINT32_MAX, &version, p->where, p->err));
+    id = cJSON_GetObjectItemCaseSensitive(file, "id");
+    CVQ_TRY(parse_hash(p, id, p->m->id));
+    if (!p->m->file[0] || strchr(p->m->file, '/') || strcmp(p->m->file, "..") == 0)
+        return cvq_fail(p->err, CVQ_FORMAT, p->where,
+                        "manifest: the file's name must be a name without folders");
+    return CVQ_OK;
+}
+
+static cvq_status parse_tensors(parser *p, const cJSON *tensors) {
+    for (const cJSON *t = tensors->child; t; t = t->next) {
+        const char *name = NULL;
+        uint64_t offset = 0;
+        size_t number = p->m->num_tensors;
+        CVQ_TRY(cvq_json_string(t, "name", true, &name, p->where, p->err));
+        CVQ_TRY(cvq_json_u64(t, "offset", true, p->m->file_bytes, &offset, p->where, p->err));
+        p->m->names[p->m->num_tensors++] = name;
+        CVQ_TRY(parse_part(p, t, name, number, offset));
+    }
+    return CVQ_OK;
+}
+
+/* How many strings stand in all arrays "sha256": room for the hashes. */
+static uint64_t count_hashes(const cJSON *head, const cJSON *tensors) {
+    uint64_t n = (uint64_t)cJSON_GetArraySize(cJSON_GetObjectItemCaseSensitive(head, "sha256"));
+    for (const cJSON *t = tensors->child; t; t = t->next)
+        n += (uint64_t)cJSON_GetArraySize(cJSON_GetObjectItemCaseSensitive(t, "sha256"));
+    return n;
+}
+
+static cvq_status parse_all(parser *p, const cJSON *root) {
+    const char *format = "";
+    uint64_t version = 0;
+    const cJSON *head, *tensors;
+    void *memory = NULL;
+    if (!cJSON_IsObject(root))
+        return cvq_fail(p->err, CVQ_FORMAT, p->where, "manifest: must be an object");
+    CVQ_TRY(cvq_json_string(root, "format", true, &format, p->where, p->err));
+    if (strcmp(format, "cvq-manifest") != 0)
+        return cvq_fail(p->err, CVQ_FORMAT, p->where,
+                        "is not a manifest of a .cvq file: \"format\" must be \"cvq-manifest\"");
+    CVQ_TRY(cvq_json_u64(root, "version", true, UINT32_MAX, &version, p->where, p->err));
+    if (version != CVQ_MANIFEST_VERSION)
+        return cvq_fail(p->err, CVQ_UNSUPPORTED, p->where,
+                        "manifest of version %llu; this program reads version %u: get a newer cvq",
+                        (unsigned long long)version, CVQ_MANIFEST_VERSION);
+    CVQ_TRY(parse_file(p, root));
+    CVQ_TRY(member(p, root, "head", false, &head));
+    CVQ_TRY(member(p, root, "tensors", true, &tensors));
+    const size_t count = (size_t)cJSON_GetArraySize(tensors);
+    if (count == 0 || count > MAX_TENSORS)
+        return cvq_fail(p->err, CVQ_FORMAT, p->where, "manifest: %zu tensors", count);
+    CVQ_TRY(cvq_alloc(&memory, count, sizeof *p->m->names, "a manifest", p->err));
+    p->m->names = memory;
+    CVQ_TRY(cvq_alloc(&memory, count_hashes(head, tensors), CVQ_HASH_BYTES, "a manifest", p->err));
+    p->m->hashes = p->next_hash = memory;
+    CVQ_TRY(parse_part(p, head, "the head", CVQ_OWNER_HEAD, 0));
+    CVQ_TRY(parse_tensors(p, tensors));
+    if (p->m->extents.end != p->m->file_bytes)
+        return cvq_fail(p->err, CVQ_FORMAT, p->where,
+                        "manifest: the last tensor does not end with the file");
+    return CVQ_OK;
+}
+
+cvq_status cvq_manifest_parse(cvq_manifest *m, const char *text, size_t size, const char *where,
+                              cvq_error *err) {
+    *m = (cvq_manifest){0};
+    parser p = {.m = m, .where = where, .err = err};
+    cvq_status status = cvq_json_parse(&m->json, text, size, where, err);
+    if (status == CVQ_OK) status = parse_all(&p, m->json);
+    if (status != CVQ_OK) cvq_manifest_free(m);
+    return status;
+}
+
+void cvq_manifest_free(cvq_manifest *m) {
+    if (!m) return;
+    cJSON_Delete(m->json);
+    cvq_extents_free(&m->extents);
+    free(m->names);
+    free(m->hashes);
+    *m = (cvq_manifest){0};
+}
+
+const char *cvq_manifest_owner(const cvq_manifest *m, size_t owner) {
+    if (owner == CVQ_OWNER_HEAD) return "head";
+    return owner == CVQ_OWNER_PADDING ? "padding" : m->names[owner];
+}

@@ -1,0 +1,328 @@
+#!/usr/bin/env python3
+"""Files that are handed out: manifests and their signatures, damage that is named and mended, updates, packing and parts.
+cvq-test: native"""
+import hashlib
+import json
+import os
+import random
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+
+BIN = os.path.abspath(os.environ.get('CVQ_BIN', 'build/bin'))
+RUNNER = shlex.split(os.environ.get('CVQ_RUNNER', ''))
+CHECKPOINT = os.path.abspath('models/cogvlm2-tiny')
+# Damaged places tried for each type of file; a sanitizer's build tries fewer.
+PLACES = 200 if os.environ.get('CVQ_CONFIG', 'gcc') == 'gcc' else 20
+passed = failed = skipped = 0
+work = None
+
+
+def check(name, good, explanation=''):
+    global passed, failed
+    passed, failed = passed + bool(good), failed + (not good)
+    if not good:
+        print(f'FAIL {name}: {explanation}', flush=True)
+
+
+def skip(name, why):
+    global skipped
+    skipped += 1
+    print(f'skip {name}: {why}')
+
+
+class Result:
+    def __init__(self, code, out, err):
+        self.code, self.out, self.err = code, out.decode(), err.decode()
+
+    def __str__(self):
+        return f'exit {self.code}, stdout {self.out[:600]!r}, stderr {self.err[:600]!r}'
+
+
+def run(program, *args, stdin=b''):
+    p = subprocess.run([*RUNNER, os.path.join(BIN, program), *args], cwd=work, input=stdin, stdout=subprocess.PIPE,
+                       stderr=subprocess.PIPE, timeout=600)
+    return Result(p.returncode, p.stdout, p.stderr)
+
+
+def path(name):
+    return os.path.join(work, name)
+
+
+def read(name):
+    with open(path(name), 'rb') as f:
+        return f.read()
+
+
+def write(name, data):
+    with open(path(name), 'wb') as f:
+        f.write(data if isinstance(data, bytes) else data.encode())
+    return name
+
+
+def remove(*names):
+    for name in names:
+        if os.path.exists(path(name)):
+            os.unlink(path(name))
+
+
+def identity(name):
+    return json.loads(run('cvq-info', '--json', name).out)['id']
+
+
+# ---------------------------------------------------------------- manifests
+
+def manifests():
+    write('quality.json', '{"kld_text": 0.01, "questions": {"n": 3000, "exact": 95.1}}')
+    r = run('cvq-info', '--manifest', 'q4.cvq', '--quality', 'quality.json')
+    m = json.loads(r.out)
+    data, info = read('q4.cvq'), json.loads(run('cvq-info', '--json', '--tensors', 'q4.cvq').out)
+    write('q4.manifest', r.out)
+    check('manifest: file', m['file'] == {'name': 'q4.cvq', 'bytes': len(data), 'id': info['id'], 'format_version': info['version']},
+          m['file'])
+    check('manifest: source and recipe as in the file', m['source'] == info['source'] and m['recipe']['name'] == 'q4' and
+          m['recipe']['types'] == info['types'], m['recipe'])
+    check('manifest: quality as given', m['quality'] == {'kld_text': 0.01, 'questions': {'n': 3000, 'exact': 95.1}}, m.get('quality'))
+    with open(os.path.join(CHECKPOINT, 'LICENSE'), 'rb') as f:
+        check('manifest: licences by hash', m['licenses'] == [{'name': 'LICENSE', 'sha256': hashlib.sha256(f.read()).hexdigest()}],
+              m['licenses'])
+    parts = [(0, m['head'])] + [(t['offset'], t) for t in m['tensors']]
+    hashes = all(h == hashlib.sha256(data[at + i * 2**20:at + min((i + 1) * 2**20, p['bytes'])]).hexdigest()
+                 for at, p in parts for i, h in enumerate(p['sha256']))
+    count = all(len(p['sha256']) == -(-p['bytes'] // 2**20) for _, p in parts)
+    check('manifest: every hash is that of its bytes', hashes and count)
+    check('manifest: all tensors', [t['name'] for t in m['tensors']] == [t['name'] for t in info['tensors']])
+    for name, text, says in (
+            ('no JSON', 'x', 'line 1'), ('another format', '{"format": "other"}', 'cvq-manifest'),
+            ('another version', '{"format": "cvq-manifest", "version": 2}', 'get a newer cvq'),
+            ('a hash too few', cut(m, lambda x: x['tensors'][3]['sha256'].pop()), 'hashes'),
+            ('a hash that is none', cut(m, lambda x: x['head']['sha256'].__setitem__(0, 'A' * 64)), 'SHA-256'),
+            ('a tensor past the end', cut(m, lambda x: x['tensors'][-1].__setitem__('offset', 2**52)), 'more than the'),
+            ('tensors out of order', cut(m, lambda x: x['tensors'].insert(3, x['tensors'].pop(2))), 'a gap'),
+            ('a tensor twice', cut(m, lambda x: x['tensors'].insert(3, x['tensors'][2])), 'lies before'),
+            ('a gap', cut(m, lambda x: x['tensors'].pop(3)), 'a gap'),
+            ('a folder in the name', cut(m, lambda x: x['file'].__setitem__('name', '../q4.cvq')), 'without folders'),
+            ('no tensors', cut(m, lambda x: x.__setitem__('tensors', [])), '0 tensors')):
+        r = run('cvq-info', '--verify', '--manifest', write('bad.manifest', text), 'q4.cvq')
+        check(f'manifest with {name} is refused', r.code == 1 and says in r.err.splitlines()[-1], r)
+    r = run('cvq-info', '--verify', '--manifest', write('bad.manifest', cut(m, lambda x: x['file'].__setitem__('id', '0' * 64))), 'q4.cvq')
+    check('manifest with another id is refused', r.code == 1 and 'its id' in r.err, r)
+    r = run('cvq-info', '--verify', '--manifest', 'q4.manifest', 'q4-small.cvq')
+    check('another file than the manifest names is found', r.code == 1 and 'head: bytes 0' in r.err, r)
+    write('longer.cvq', data + b'\0')
+    r = run('cvq-info', '--verify', '--manifest', 'q4.manifest', 'longer.cvq')
+    check('a byte too many is found', r.code == 1 and '1 more than its manifest' in r.err, r)
+    for args in (('--manifest', 'q4.manifest', 'q4.cvq'), ('--pubkey', 'k', 'q4.cvq'), ('--quality', 'quality.json', 'q4.cvq'),
+                 ('--repair', 'q4.cvq', 'q4.cvq'), ('q4.cvq', 'out.cvq'), ('--diff', 'q4.manifest', '--verify', 'q4.cvq'), ()):
+        r = run('cvq-info', *args)
+        check(f'wrong usage: {args}', r.code == 2 and 'see cvq-info --help' in r.err, r)
+
+
+def cut(manifest, change):
+    m = json.loads(json.dumps(manifest))
+    change(m)
+    return json.dumps(m)
+
+
+def signatures():
+    if not shutil.which('minisign'):
+        return skip('signatures', 'minisign is not installed (scripts/setup.sh test installs it)')
+    for name in ('k', 'other'):
+        subprocess.run(['minisign', '-G', '-W', '-p', path(name + '.pub'), '-s', path(name + '.key')], check=True, stdout=subprocess.DEVNULL)
+
+    def sign(*args):
+        subprocess.run(['minisign', '-S', '-s', path('k.key'), '-m', path('q4.manifest'), '-t', 'of a test', *args], check=True,
+                       stdout=subprocess.DEVNULL)
+    for kind, args in (('prehashed', []), ('legacy', ['-l'])):
+        sign(*args)
+        r = run('cvq-info', '--verify', '--manifest', 'q4.manifest', '--pubkey', 'k.pub')
+        check(f'{kind} signature, file beside the manifest', r.code == 0 and 'of a test' in r.err and 'verified:' in r.out, r)
+    sign()
+    key = read('k.pub').decode().splitlines()[1]
+    r = run('cvq-info', '--verify', '--manifest', 'q4.manifest', '--pubkey', key, 'q4.cvq')
+    check('the key itself', r.code == 0, r)
+    r = run('cvq-info', '--verify', '--manifest', 'q4.manifest', '--pubkey', 'other.pub', 'q4.cvq')
+    check("another's key", r.code == 1 and 'another key' in r.err, r)
+    r = run('cvq-info', '--verify', '--manifest', 'q4.manifest', 'q4.cvq')
+    check('without a key a note says so', r.code == 0 and 'not checked' in r.err, r)
+    whole, signature = read('q4.manifest'), read('q4.manifest.minisig')
+    write('q4.manifest', whole.replace(b'"q4"', b'"q5"'))
+    r = run('cvq-info', '--verify', '--manifest', 'q4.manifest', '--pubkey', 'k.pub', 'q4.cvq')
+    check('a changed manifest', r.code == 1 and 'does not fit its signature' in r.err, r)
+    write('q4.manifest', whole)
+    lines = signature.splitlines(True)
+    for name, changed in (('a changed comment', signature.replace(b'of a test', b'of a text')),
+                          ('a changed signature', lines[0] + flip_digit(lines[1], 50) + b''.join(lines[2:])),
+                          ('a changed second signature', b''.join(lines[:3]) + flip_digit(lines[3], 50))):
+        write('q4.manifest.minisig', changed)
+        r = run('cvq-info', '--verify', '--manifest', 'q4.manifest', '--pubkey', 'k.pub', 'q4.cvq')
+        check(name, r.code == 1 and 'does not fit its signature' in r.err, r)
+    for name, changed in (('a line too few', b''.join(lines[:3])), ('text behind', signature + b'x\n'), ('nothing', b''),
+                          ('no base64', lines[0] + b'!' * 100 + b'\n' + b''.join(lines[2:]))):
+        write('q4.manifest.minisig', changed)
+        r = run('cvq-info', '--verify', '--manifest', 'q4.manifest', '--pubkey', 'k.pub', 'q4.cvq')
+        check(f'signature with {name}', r.code == 1 and 'not a signature of minisign' in r.err, r)
+    remove('q4.manifest.minisig')
+    r = run('cvq-info', '--verify', '--manifest', 'q4.manifest', '--pubkey', 'k.pub', 'q4.cvq')
+    check('no signature', r.code == 1 and 'q4.manifest.minisig' in r.err, r)
+    r = run('cvq-info', '--verify', '--manifest', 'q4.manifest', '--pubkey', 'quality.json', 'q4.cvq')
+    check('no key', r.code == 1, r)
+
+
+def flip_digit(line, at):
+    return line[:at] + (b'A' if line[at:at + 1] != b'A' else b'B') + line[at + 1:]
+
+
+# ---------------------------------------------------------------- damage
+
+def flip(data, at, bit):
+    out = bytearray(data)
+    out[at] ^= 1 << bit
+    return bytes(out)
+
+
+def flips(kind):
+    """A bit anywhere is found, named, and mended from a second copy."""
+    name = kind + '.cvq'
+    data = read(name)
+    write(kind + '.manifest', run('cvq-info', '--manifest', name).out)
+    manifest = json.loads(read(kind + '.manifest'))
+    rng = random.Random(kind)
+    missed, misnamed, unmended = [], [], []
+    for place in range(PLACES):
+        at, bit = rng.randrange(len(data)), rng.randrange(8)
+        write('bad.cvq', flip(data, at, bit))
+        owner = next((t['name'] for t in manifest['tensors'] if t['offset'] <= at < t['offset'] + t['bytes']),
+                     'head' if at < manifest['head']['bytes'] else '(padding)')
+        # The head vouches for itself only with a manifest.
+        by_manifest = ['--manifest', kind + '.manifest'] if owner == 'head' or place % 2 else []
+        r = run('cvq-info', '-q', '--json', '--verify', *by_manifest, 'bad.cvq')
+        ranges = json.loads(r.out)['verify']['bad_ranges'] if r.out else []
+        if r.code != 1 or len(ranges) != 1 or not ranges[0]['offset'] <= at < ranges[0]['offset'] + ranges[0]['bytes']:
+            missed.append((at, bit, str(r)))
+        elif ranges[0]['tensor'] != owner or owner not in r.err:
+            misnamed.append((at, owner, ranges))
+        if place % 4 == 0:
+            r = run('cvq-info', '-q', '--force', '--repair', name, *by_manifest, 'bad.cvq', 'mended.cvq')
+            if r.code != 0 or read('mended.cvq') != data:
+                unmended.append((at, bit, str(r)))
+    check(f'{kind}: {PLACES} flipped bits are found', not missed, missed[:3])
+    check(f'{kind}: the right part is named', not misnamed, misnamed[:3])
+    check(f'{kind}: and mended', not unmended, unmended[:3])
+
+
+def repairs():
+    data = read('q4.cvq')
+    write('short.cvq', data[:len(data) // 2])
+    write('holes.cvq', flip(data, 2 * len(data) // 3, 1))
+    r = run('cvq-info', '--repair', 'holes.cvq', '--manifest', 'q4.manifest', 'short.cvq', 'out.cvq')
+    check('two damaged halves of which each part is whole in neither', r.code == 1 and 'damaged in both' in r.err and
+          not os.path.exists(path('out.cvq')), r)
+    write('end.cvq', b'\0' * (len(data) // 2) + data[len(data) // 2:])
+    write('begin.cvq', data[:len(data) // 2 + 2**20] + b'\1' * (len(data) - len(data) // 2 - 2**20))
+    r = run('cvq-info', '--repair', 'end.cvq', '--manifest', 'q4.manifest', 'begin.cvq', 'out.cvq')
+    check('two halves make a whole', r.code == 0 and read('out.cvq') == data and identity('out.cvq') in r.out, r)
+    remove('out.cvq')
+    r = run('cvq-info', '--repair', 'end.cvq', 'begin.cvq', 'out.cvq')
+    check('without a manifest by the head that is whole', r.code == 0 and read('out.cvq') == data, r)
+    r = run('cvq-info', '--repair', 'q4.cvq', 'short.cvq', 'out.cvq')
+    check('an existing output is refused', r.code == 1 and 'exists already' in r.err, r)
+    r = run('cvq-info', '--force', '--repair', 'q4.cvq', 'short.cvq', 'short.cvq')
+    check('an input is never overwritten', r.code == 1 and 'is read as input' in r.err and len(read('short.cvq')) == len(data) // 2, r)
+    remove('out.cvq')
+    r = run('cvq-info', '--bad-ranges', '--manifest', 'q4.manifest', 'short.cvq')
+    rows = [line.split('\t') for line in r.out.splitlines()[1:]]
+    fetched = bytearray(len(data))
+    fetched[:len(data) // 2] = data[:len(data) // 2]
+    for offset, size, _ in rows:
+        fetched[int(offset):int(offset) + int(size)] = data[int(offset):int(offset) + int(size)]
+    check('fetching the bad ranges makes a truncated file whole', bytes(fetched) == data, rows)
+
+
+def updates():
+    r = run('cvq-info', '--diff', 'q4.manifest', 'q8.cvq')
+    rows = [line.split('\t') for line in r.out.splitlines()[1:]]
+    data = read('q4.cvq')
+    check('update: what is new', r.code == 0 and rows and 'to be fetched' in r.err and
+          sum(int(x[1]) for x in rows) < len(data), r)
+    part = bytearray(len(data))
+    for offset, size, _ in rows:
+        part[int(offset):int(offset) + int(size)] = data[int(offset):int(offset) + int(size)]
+    write('part.cvq', bytes(part))
+    remove('out.cvq')
+    r = run('cvq-info', '--repair', 'q8.cvq', '--manifest', 'q4.manifest', 'part.cvq', 'out.cvq')
+    check('update: the ranges and the old file give the new one', r.code == 0 and read('out.cvq') == data, r)
+    r = run('cvq-info', '--diff', 'q4.manifest', 'q4.cvq')
+    check('update: nothing is new in the same file', r.code == 0 and len(r.out.splitlines()) == 1, r)
+
+
+# ---------------------------------------------------------------- packing
+
+def packing():
+    data = read('bf16.cvq')
+    r = run('cvq-pack', 'bf16.cvq', 'packed')
+    packed = read('packed')
+    check('packed: smaller', r.code == 0 and len(packed) < 0.7 * len(data), r)
+    r = run('cvq-pack', '--threads', '1', 'bf16.cvq', 'packed-1')
+    check('packed: the same with one thread', r.code == 0 and read('packed-1') == packed, r)
+    r = run('cvq-pack', '-d', 'packed', 'out-1.cvq')
+    check('unpacked: the same file', r.code == 0 and read('out-1.cvq') == data and identity('bf16.cvq') in r.out, r)
+    r = run('cvq-pack', '--split', '3M', 'bf16.cvq', 'p')
+    parts = sorted(n for n in os.listdir(work) if n.startswith('p.0'))
+    check('parts: joined they are the packed file', b''.join(read(n) for n in parts) == packed and len(parts) > 2 and
+          all(len(read(n)) == 3000000 for n in parts[:-1]), (r, parts))
+    r = run('cvq-pack', '-d', 'p.001', 'out-2.cvq')
+    check('parts: unpacked', r.code == 0 and read('out-2.cvq') == data, r)
+    r = run('cvq-pack', '-d', '-', 'out-3.cvq', stdin=packed)
+    check('unpacked from standard input', r.code == 0 and read('out-3.cvq') == data, r)
+    remove(*parts)
+    r = run('cvq-pack', 'q4.cvq', 'no')
+    check('a quantized file is not packed', r.code == 1 and '--split' in r.err and not os.path.exists(path('no')), r)
+    r = run('cvq-pack', '--split', '5Mi', 'q4.cvq', 'p')
+    parts = sorted(n for n in os.listdir(work) if n.startswith('p.0'))
+    check('but cut into parts', r.code == 0 and b''.join(read(n) for n in parts) == read('q4.cvq'), r)
+    r = run('cvq-pack', '-d', 'p.001', 'out-4.cvq')
+    check('and joined', r.code == 0 and read('out-4.cvq') == read('q4.cvq'), r)
+    write('p.002', flip(read('p.002'), 1000, 3))
+    r = run('cvq-pack', '-d', 'p.001', 'out-5.cvq')
+    check('a damaged part is found', r.code == 1 and 'damaged' in r.err and not os.path.exists(path('out-5.cvq')), r)
+    damaged_packing(packed)
+    check('nothing half-written is left', not [n for n in os.listdir(work) if n.endswith('.tmp')], os.listdir(work))
+
+
+def damaged_packing(packed):
+    rng = random.Random(7)
+    bad = []
+    cases = [packed[:n] for n in (0, 10, 63, 64, 70, 80, len(packed) // 2, len(packed) - 1)] + [packed + b'\0']
+    cases += [flip(packed, rng.randrange(len(packed)), rng.randrange(8)) for _ in range(PLACES // 4)]
+    cases += [flip(packed, at, bit) for at in range(0, 96, 5) for bit in (0, 7)]
+    for i, data in enumerate(cases):
+        write('bad', data)
+        r = run('cvq-pack', '-d', 'bad', 'out-6.cvq')
+        if r.code != 1 or os.path.exists(path('out-6.cvq')) or not r.err.startswith('cvq-pack: bad: ') or r.err.count('\n') != 1:
+            bad.append((i, str(r)))
+    check(f'{len(cases)} damaged packed files are refused', not bad, bad[:3])
+
+
+def main():
+    global work
+    with tempfile.TemporaryDirectory(prefix='cvq-trust-') as work:
+        for recipe in ('bf16', 'q8', 'q4', 'q4-small'):
+            r = run('cvq-convert', '-q', '--recipe', recipe, CHECKPOINT, recipe + '.cvq')
+            if r.code != 0:
+                sys.exit(f'cannot convert: {r}')
+        manifests()
+        signatures()
+        for kind in ('bf16', 'q8', 'q4', 'q4-small'):
+            flips(kind)
+        repairs()
+        updates()
+        packing()
+    print(f'{passed} passed, {failed} failed, {skipped} skipped')
+    return failed > 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
