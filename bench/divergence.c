@@ -45,6 +45,16 @@ cvq_status cvq_row_divergence(double *kld, const cvq_saved_row *reference, const
     return CVQ_OK;
 }
 
+double cvq_logits_divergence(const float *reference, double reference_log_sum, const float *logits,
+                             double log_sum, uint32_t vocab) {
+    double d = 0;
+    for (uint32_t i = 0; i < vocab; i++) {
+        const double p = (double)reference[i] - reference_log_sum;
+        d += exp(p) * (p - ((double)logits[i] - log_sum));
+    }
+    return d > 0 ? d : 0; /* rounding */
+}
+
 static cvq_status grow(cvq_divergence *d, cvq_error *err) {
     size_t more = d->capacity ? 2 * d->capacity : 1024;
     double *nll = realloc(d->nll, more * sizeof *nll);

@@ -33,6 +33,10 @@ typedef struct cvq_saved_row {
 cvq_status cvq_row_divergence(double *kld, const cvq_saved_row *reference, const float *logits,
                               uint32_t vocab, double log_sum, cvq_error *err);
 
+/* The same of two rows of logits; log_sum as cvq_predict gives them. */
+double cvq_logits_divergence(const float *reference, double reference_log_sum, const float *logits,
+                             double log_sum, uint32_t vocab);
+
 /* All tokens of a text. Start with {0}. */
 typedef struct cvq_divergence {
     double *nll, *kld; /* [count]; kld only with a reference */

@@ -175,7 +175,7 @@ static cvq_status open_files(measurement *m, cvq_error *err) {
 static cvq_status measure(measurement *m, cvq_error *err) {
     const char *path = m->args->run.common.operands[1];
     if (m->args->task)
-        CVQ_TRY(cvq_scored_task_read(&m->text, m->run, path, err));
+        CVQ_TRY(cvq_scored_task_read(&m->text, m->run, path, m->args->window, err));
     else
         CVQ_TRY(cvq_scored_text_read(&m->text, m->run, path, m->args->window, err));
     CVQ_TRY(open_files(m, err));

@@ -36,7 +36,7 @@ static cvq_status feed_piece(cvq_hasher *h, const cvq_scored_text *t, size_t i, 
     const cvq_scored_piece *p = &t->pieces[i];
     CVQ_TRY(feed_u64(h, p->count, err));
     CVQ_TRY(feed_u64(h, p->first_scored, err));
-    CVQ_TRY(feed_picture(h, t->task.count ? t->task.lines[i].image : NULL, err));
+    CVQ_TRY(feed_picture(h, p->line < t->task.count ? t->task.lines[p->line].image : NULL, err));
     for (size_t k = 0; k < p->count; k++) CVQ_TRY(feed_u64(h, (uint64_t)p->ids[k], err));
     return CVQ_OK;
 }
@@ -57,63 +57,97 @@ static cvq_status identify(cvq_scored_text *t, cvq_error *err) {
 
 /* ---------------------------------------------------------------- reading */
 
+/* Pieces while they are collected: their ids begin at an offset of a buffer that still moves. */
+typedef struct cut {
+    size_t first, count, first_scored, line;
+} cut;
+
+/* Ids from `first` on in whole windows; what is left over is dropped from the buffer too. */
+static cvq_status cut_windows(cvq_scored_text *t, cvq_buffer *cuts, size_t first, size_t window,
+                              cvq_error *err) {
+    size_t n = t->ids.size / sizeof(int32_t) - first;
+    for (size_t at = 0; at + window <= n; at += window) {
+        cut c = {first + at, window, 0, SIZE_MAX};
+        CVQ_TRY(cvq_buffer_append(cuts, &c, sizeof c, err));
+    }
+    t->ids.size = (first + n / window * window) * sizeof(int32_t);
+    return CVQ_OK;
+}
+
+static cvq_status cut_question(cvq_scored_text *t, cvq_buffer *cuts, size_t line, const char *path,
+                               cvq_error *err) {
+    const cvq_task_line *l = &t->task.lines[line];
+    const size_t first = t->ids.size / sizeof(int32_t);
+    if (l->answers.count == 0)
+        return cvq_fail(err, CVQ_FORMAT, path, "line %zu has no \"answers\" to score", l->number);
+    CVQ_TRY(cvq_line_ids(t->run->model, t->run->kind, l, &t->ids, err));
+    const size_t scored = t->ids.size / sizeof(int32_t) - first;
+    CVQ_TRY(cvq_answer_ids(t->run->model, l->answers.items[0], &t->ids, err));
+    cut c = {first, t->ids.size / sizeof(int32_t) - first, scored, line};
+    return cvq_buffer_append(cuts, &c, sizeof c, err);
+}
+
+/* Now that the ids stay where they are. */
+static cvq_status take_pieces(cvq_scored_text *t, const cvq_buffer *cuts, cvq_error *err) {
+    void *pieces;
+    const cut *c = (const cut *)(const void *)cuts->data;
+    t->num_pieces = cuts->size / sizeof *c;
+    CVQ_TRY(cvq_alloc(&pieces, t->num_pieces, sizeof *t->pieces, "what is scored", err));
+    t->pieces = pieces;
+    for (size_t i = 0; i < t->num_pieces; i++)
+        t->pieces[i] = (cvq_scored_piece){(int32_t *)(void *)t->ids.data + c[i].first, c[i].count,
+                                          c[i].first_scored, c[i].line};
+    return identify(t, err);
+}
+
 cvq_status cvq_scored_text_read(cvq_scored_text *t, cvq_run *run, const char *path, size_t window,
                                 cvq_error *err) {
-    cvq_buffer file = {0};
-    void *pieces;
+    cvq_buffer file = {0}, cuts = {0};
     t->run = run;
     CVQ_TRY(cvq_read_file(&file, path, MAX_TEXT_BYTES, err));
     cvq_status status = cvq_text_ids(run->model, (const char *)file.data, file.size, &t->ids, err);
     cvq_buffer_free(&file);
     CVQ_TRY(status);
-    size_t n = t->ids.size / sizeof(int32_t), count = n / window;
-    if (count == 0)
+    size_t n = t->ids.size / sizeof(int32_t);
+    if (n < window)
         return cvq_fail(err, CVQ_FORMAT, path,
                         "has %zu tokens, less than one window of %zu; give a longer text or a "
                         "smaller --context",
                         n, window);
-    CVQ_TRY(cvq_alloc(&pieces, count, sizeof *t->pieces, "the text's windows", err));
-    t->pieces = pieces;
-    t->num_pieces = count;
-    for (size_t i = 0; i < count; i++)
-        t->pieces[i] = (cvq_scored_piece){(int32_t *)(void *)t->ids.data + i * window, window, 0};
-    return identify(t, err);
-}
-
-static cvq_status read_line(cvq_scored_text *t, size_t i, const char *path, cvq_error *err) {
-    const cvq_task_line *line = &t->task.lines[i];
-    cvq_buffer ids = {0};
-    if (line->problem) return cvq_fail(err, CVQ_FORMAT, path, "%s", line->problem);
-    if (line->answers.count == 0)
-        return cvq_fail(err, CVQ_FORMAT, path, "line %zu has no \"answers\" to score",
-                        line->number);
-    cvq_status status = cvq_line_ids(t->run->model, t->run->kind, line, &ids, err);
-    size_t first = ids.size / sizeof(int32_t);
-    if (status == CVQ_OK) status = cvq_answer_ids(t->run->model, line->answers.items[0], &ids, err);
-    if (status == CVQ_OK)
-        t->pieces[i] =
-            (cvq_scored_piece){(int32_t *)(void *)ids.data, ids.size / sizeof(int32_t), first};
-    else
-        cvq_buffer_free(&ids);
+    status = cut_windows(t, &cuts, 0, window, err);
+    if (status == CVQ_OK) status = take_pieces(t, &cuts, err);
+    cvq_buffer_free(&cuts);
     return status;
 }
 
-cvq_status cvq_scored_task_read(cvq_scored_text *t, cvq_run *run, const char *path,
+static cvq_status cut_line(cvq_scored_text *t, cvq_buffer *cuts, size_t i, const char *path,
+                           size_t window, cvq_error *err) {
+    const cvq_task_line *line = &t->task.lines[i];
+    if (line->problem) return cvq_fail(err, CVQ_FORMAT, path, "%s", line->problem);
+    if (!line->text) return cut_question(t, cuts, i, path, err);
+    const size_t first = t->ids.size / sizeof(int32_t);
+    CVQ_TRY(cvq_text_ids(t->run->model, line->text, strlen(line->text), &t->ids, err));
+    return cut_windows(t, cuts, first, window, err);
+}
+
+cvq_status cvq_scored_task_read(cvq_scored_text *t, cvq_run *run, const char *path, size_t window,
                                 cvq_error *err) {
-    void *pieces;
+    cvq_buffer cuts = {0};
     t->run = run;
-    CVQ_TRY(cvq_task_read(&t->task, path, err));
-    if (t->task.count == 0) return cvq_fail(err, CVQ_FORMAT, path, "holds no questions");
-    CVQ_TRY(cvq_alloc(&pieces, t->task.count, sizeof *t->pieces, "the task", err));
-    t->pieces = pieces;
-    t->num_pieces = t->task.count;
-    for (size_t i = 0; i < t->num_pieces; i++) CVQ_TRY(read_line(t, i, path, err));
-    CVQ_TRY(cvq_task_pictures_open(&t->pictures, run, &t->task, NULL, err));
-    return identify(t, err);
+    CVQ_TRY(cvq_task_read_data(&t->task, path, err));
+    cvq_status status = CVQ_OK;
+    for (size_t i = 0; status == CVQ_OK && i < t->task.count; i++)
+        status = cut_line(t, &cuts, i, path, window, err);
+    if (status == CVQ_OK && cuts.size == 0)
+        status = cvq_fail(err, CVQ_FORMAT, path,
+                          "holds no question, nor a text of %zu tokens (--context)", window);
+    if (status == CVQ_OK) status = take_pieces(t, &cuts, err);
+    cvq_buffer_free(&cuts);
+    if (status != CVQ_OK) return status;
+    return cvq_task_pictures_open(&t->pictures, run, &t->task, NULL, err);
 }
 
 void cvq_scored_text_free(cvq_scored_text *t) {
-    for (size_t i = 0; t->task.count && i < t->num_pieces; i++) free(t->pieces[i].ids);
     free(t->pieces);
     cvq_buffer_free(&t->ids);
     cvq_task_pictures_close(&t->pictures);
@@ -157,7 +191,7 @@ static cvq_status run_answer(cvq_scored_text *t, size_t i, cvq_scored_fn fn, voi
     const cvq_scored_piece *p = &t->pieces[i];
     cvq_prompt *prompt = NULL;
     cvq_image *image;
-    cvq_status status = cvq_task_pictures_get(&t->pictures, i, &image, err);
+    cvq_status status = cvq_task_pictures_get(&t->pictures, p->line, &image, err);
     if (status == CVQ_OK)
         status = cvq_prompt_from_ids(&prompt, t->run->model, p->ids, p->first_scored, image, err);
     if (status == CVQ_OK) status = cvq_session_sync(t->run->session, prompt, err);
@@ -169,11 +203,11 @@ static cvq_status run_answer(cvq_scored_text *t, size_t i, cvq_scored_fn fn, voi
             status = cvq_session_accept(t->run->session, p->ids[k], err);
     }
     cvq_prompt_free(prompt);
-    cvq_task_pictures_done(&t->pictures, i);
+    cvq_task_pictures_done(&t->pictures, p->line);
     return status;
 }
 
 cvq_status cvq_scored_piece_run(cvq_scored_text *t, size_t i, cvq_scored_fn fn, void *context,
                                 cvq_error *err) {
-    return (t->task.count ? run_answer : run_window)(t, i, fn, context, err);
+    return (t->pieces[i].line == SIZE_MAX ? run_window : run_answer)(t, i, fn, context, err);
 }

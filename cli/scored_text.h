@@ -1,5 +1,5 @@
-/* What cvq-perplexity scores: windows of a text, or the answers of a task, as pieces of token ids
- * with the place from which they count. */
+/* What is scored: windows of a text, or the answers of a task and the texts among its lines, as
+ * pieces of token ids with the place from which they count. */
 #ifndef CVQ_CLI_SCORED_TEXT_H
 #define CVQ_CLI_SCORED_TEXT_H
 
@@ -11,6 +11,7 @@
 typedef struct cvq_scored_piece {
     int32_t *ids; /* without bos and the picture's slots */
     size_t count, first_scored;
+    size_t line; /* of the task; SIZE_MAX for a window of a text */
 } cvq_scored_piece;
 
 /* Start with {0}. */
@@ -20,8 +21,8 @@ typedef struct cvq_scored_text {
     size_t num_pieces;
     uint64_t tokens;  /* that count */
     uint8_t hash[32]; /* of all ids, of where they count, and of the pictures' files */
-    cvq_buffer ids;   /* of a text, which its windows share */
-    cvq_task task;    /* a line is a piece, which owns its ids */
+    cvq_buffer ids;   /* of all pieces */
+    cvq_task task;
     cvq_task_pictures pictures;
 } cvq_scored_text;
 
@@ -29,9 +30,10 @@ typedef struct cvq_scored_text {
  * end is dropped. CVQ_FORMAT for a text shorter than one. */
 cvq_status cvq_scored_text_read(cvq_scored_text *t, cvq_run *run, const char *path, size_t window,
                                 cvq_error *err);
-/* Of every line the prompt, which does not count, and its first answer with a space in front, which
- * does. CVQ_FORMAT for a line that cannot be used. */
-cvq_status cvq_scored_task_read(cvq_scored_text *t, cvq_run *run, const char *path, cvq_error *err);
+/* Of every question the prompt, which does not count, and its first answer with a space in front,
+ * which does; a line {"text"} in windows as above. CVQ_FORMAT for a line that cannot be used. */
+cvq_status cvq_scored_task_read(cvq_scored_text *t, cvq_run *run, const char *path, size_t window,
+                                cvq_error *err);
 void cvq_scored_text_free(cvq_scored_text *t);
 
 /* The logits before each token that counts, in order. */
