@@ -139,7 +139,8 @@ static cvq_status check_alike(const work *w, cvq_error *err) {
     const cvq_model_info *a = cvq_model_describe(w->reference.run.model);
     for (size_t i = 0; i < w->num_models; i++) {
         const cvq_model_info *b = cvq_model_describe(w->models[i].run.model);
-        if (memcmp(w->reference.text.hash, w->models[i].text.hash, sizeof w->reference.text.hash) == 0 &&
+        if (memcmp(w->reference.text.hash, w->models[i].text.hash, sizeof w->reference.text.hash) ==
+                0 &&
             a->vocab_size == b->vocab_size && a->hidden_size == b->hidden_size &&
             a->image_slots == b->image_slots)
             continue;
