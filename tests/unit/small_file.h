@@ -117,8 +117,9 @@ static inline void small_tensor(const cvq_tensor *t, size_t number, uint8_t *dat
 
 /* Types that rotate through all that a tensor may have, so that every role gets every type. */
 static inline void small_types(const cvq_model_config *c, cvq_type *types) {
-    static const cvq_type order[] = {CVQ_TYPE_Q4T, CVQ_TYPE_Q8,  CVQ_TYPE_Q6, CVQ_TYPE_BF16,
-                                     CVQ_TYPE_Q4,  CVQ_TYPE_F32, CVQ_TYPE_Q4S};
+    static const cvq_type order[] = {CVQ_TYPE_Q4T, CVQ_TYPE_Q8,   CVQ_TYPE_Q6,  CVQ_TYPE_BF16,
+                                     CVQ_TYPE_Q4,  CVQ_TYPE_F32,  CVQ_TYPE_Q4T, CVQ_TYPE_Q8,
+                                     CVQ_TYPE_Q6,  CVQ_TYPE_BF16, CVQ_TYPE_Q4S, CVQ_TYPE_F32};
     size_t next = 0;
     for (size_t i = 0; i < cvq_model_tensor_count(c); i++) {
         cvq_tensor_spec spec;
@@ -126,7 +127,7 @@ static inline void small_types(const cvq_model_config *c, cvq_type *types) {
         types[i] = CVQ_TYPE_F32;
         if (spec.role == CVQ_ROLE_INV_FREQ) types[i] = CVQ_TYPE_BF16;
         if (spec.role != CVQ_ROLE_MATRIX && spec.role != CVQ_ROLE_TABLE) continue;
-        do types[i] = order[next++ % 7];
+        do types[i] = order[next++ % 12];
         while (!cvq_type_allowed(spec.role, types[i]));
     }
 }

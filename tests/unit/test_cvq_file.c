@@ -52,7 +52,7 @@ static void written_file_comes_back(void) {
         free(data);
     }
     CHECK(end == cvq_reader_file_size(r) && end == cvq_reader_map(r)->size);
-    CHECK(seen == 63 && chunk > cvq_reader_tensor_count(r));
+    CHECK(seen == 127 && chunk > cvq_reader_tensor_count(r));
     cvq_buffer json = {0};
     CHECK(cvq_reader_metadata(r, &json, &err) == CVQ_OK);
     CHECK(json.size == strlen(SMALL_METADATA) && strcmp((char *)json.data, SMALL_METADATA) == 0);
@@ -349,7 +349,7 @@ static const malformation malformations[] = {
       "tensor 2 has another name than model.layers.0.self_attn.language_expert_query"),
     M(name_tail, FORMAT, "tensor 2 has another name"),
     M(names_swapped, FORMAT, "tensor 5 has another name"),
-    M(type_unknown, UNSUPPORTED, "type number 6"),
+    M(type_unknown, UNSUPPORTED, "type number 7"),
     M(type_huge, UNSUPPORTED, "type number 4278190084"),
     M(type_of_norm, FORMAT, "input_layernorm.weight: type bf16 is not allowed"),
     M(type_of_matrix, FORMAT, "type f32 is not allowed"),
