@@ -9,6 +9,7 @@
  - File names are unique in the whole tree.
  - System libraries stand behind one folder each (LIBRARIES); threads only in base/parallel.c.
  - The library folders (QUIET) never print, never exit, never read the environment.
+ - Every kernel of kernels_list.inc is called by tests/unit/test_kernels*.c and timed by kernels_bench.h.
 """
 import os
 import re
@@ -114,6 +115,17 @@ def check_calls(path, number, line, complain):
         complain('threads are started in base/parallel.c only')
 
 
+def check_kernels(files):
+    """Entries of the table of kernels that no test compares or no bench times."""
+    listing = 'runtime/kernels/kernels_list.inc'
+    entries = set(re.findall(r'^KERNEL\(\w+, \w+, (\w+)', code_only(files.get(listing, '')), re.M))
+    places = {'no kernel test calls': 'tests/unit/test_kernels', '--bench does not time': 'tests/unit/kernels_bench'}
+    for what, prefix in places.items():
+        text = '\n'.join(code_only(t) for path, t in sorted(files.items()) if path.startswith(prefix))
+        called = set(re.findall(r'(?:->|\.)\s*(\w+)', text))
+        yield from (f'{listing}: {what} {entry} ({prefix}*)' for entry in sorted(entries - called))
+
+
 def cycles(graph):
     """Files that include each other, as lists that end where they begin; one for each back edge."""
     state, found = {}, []
@@ -150,6 +162,7 @@ def check(root):
                     graph[path].add(target)
             else:
                 check_calls(path, number, line, complain)
+    complaints += check_kernels(files)
     complaints += ['include each other: ' + ' -> '.join(c) for c in cycles(graph)]
     seen = {}
     for path in sorted(files):

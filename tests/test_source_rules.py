@@ -43,6 +43,10 @@ GOOD = {
     'runtime/model_internal.h': 'int snprintf(char *, unsigned long, const char *, ...);\n',
     'cli/cvq_run.c': '#include "cvq.h"\n#include "runtime/session.h"\nint main(void) { printf("x"); }\n',
     'runtime/session.h': '\n',
+    'runtime/kernels/kernels_list.inc': 'KERNEL(SCALAR, cvq_add_fn, add, add__scalar)\n'
+                                        'KERNEL(SCALAR, cvq_dot_fn, dot[CVQ_TYPE_Q8], dot__scalar)\n',
+    'tests/unit/test_kernels.c': 'void f(void) { scalar->add(x); tested->dot[t](x); }\n',
+    'tests/unit/kernels_bench.h': 'void g(void) { t->add(x); (t->dot)[0](x); }\n',
 }
 BAD = [  # what is added to GOOD, and what the complaint must say
     ({'base/up.c': '#include "formats/json.h"\n'}, 'base/ may not include formats/'),
@@ -64,6 +68,8 @@ BAD = [  # what is added to GOOD, and what the complaint must say
     ({'base/say.c': 'void f(void) { fputs("x", stderr); }\n'}, 'libraries never print'),
     ({'convert/say.c': '/* a */ char *f(void) { return getenv("A"); } // b\n'}, 'getenv(): libraries never'),
     ({'quant/say.c': 'void f(void) { exit (1); }\n'}, 'exit(): libraries never'),
+    ({'tests/unit/test_kernels.c': 'void f(void) { tested->dot[t](x); /* tested->add */ }\n'}, 'no kernel test calls add'),
+    ({'tests/unit/kernels_bench.h': 'void g(void) { t->add(x); }\n'}, '--bench does not time dot'),
 ]
 
 

@@ -162,6 +162,7 @@ static void bench_rows(const cvq_kernels *t) {
     BENCH_ROW("gelu", t->gelu(x, n));
     BENCH_ROW("silu_mul", t->silu_mul(x, y, n));
     BENCH_ROW("add", t->add(x, y, n));
+    BENCH_ROW("scale", t->scale(x, 0.999f, n));
     BENCH_ROW("max", sink = t->max(x, n));
     BENCH_ROW("exp_sum", sink = t->exp_sum(x, 0, n));
     BENCH_ROW("rotate", t->rotate(x, y, y, n / 2));
@@ -179,7 +180,6 @@ static void bench_rows(const cvq_kernels *t) {
 }
 
 static int bench(const char *only) {
-    static const cvq_type types[] = {CVQ_TYPE_Q8, CVQ_TYPE_Q6, CVQ_TYPE_Q4T, CVQ_TYPE_Q4};
     static const size_t ms[] = {1, 4, 32, 256};
     for (int i = 0; i < CVQ_CPU_LEVELS; i++) {
         cvq_cpu_level level = (cvq_cpu_level)i;
@@ -193,12 +193,12 @@ static int bench(const char *only) {
         bench_attention(t, 112, int8);
         bench_attention(t, 128, int8);
         for (size_t s = 0; s < 2; s++)
-            for (size_t j = 0; j < 4; j++)
-                for (size_t m = 0; m < 4; m++)
-                    bench_int8(t, types[j], s ? 14336 : 4096, 4096, ms[m], int8);
+            for (cvq_type type = 0; type < CVQ_TYPES; type++)
+                for (size_t m = 0; m < 4 && t->gemm_int8[type]; m++)
+                    bench_int8(t, type, s ? 14336 : 4096, 4096, ms[m], int8);
         bench_f32(t, CVQ_TYPE_BF16, 4096, 4096, 32, f32);
-        bench_f32(t, CVQ_TYPE_BF16, 4096, 4096, 64, f32);
-        bench_f32(t, CVQ_TYPE_Q4T, 4096, 4096, 64, f32);
+        for (cvq_type type = 0; type < CVQ_TYPES; type++)
+            if (t->unpack_f32[type]) bench_f32(t, type, 4096, 4096, 64, f32);
         bench_rows(t);
     }
     return 0;

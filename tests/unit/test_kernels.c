@@ -39,6 +39,10 @@ static float random_float(void) {
     for (int i = 0; i < 4; i++) sum += (float)random_bits() * 0x1p-32f - 0.5f;
     return sum * 1.7320508f;
 }
+/* 2^-60 to 2^60: products and their sums stay finite. */
+static float wide_float(void) {
+    return ldexpf(random_float(), (int)random_below(121) - 60);
+}
 
 static void *allocate(size_t bytes) {
     void *p;
@@ -83,8 +87,10 @@ static bool outputs_equal(output *a, output *b) {
 /* Weights ----------------------------------------------------------------------------------------
  */
 
-static const cvq_type all_types[] = {CVQ_TYPE_BF16, CVQ_TYPE_Q8, CVQ_TYPE_Q6,
-                                     CVQ_TYPE_Q4T,  CVQ_TYPE_Q4, CVQ_TYPE_Q4S};
+/* Every type that the table has an entry for: what is added there is tested. */
+#define EACH_TYPE(type, entry)                                                                     \
+    for (cvq_type type = 0; type < CVQ_TYPES; type++)                                              \
+        if (scalar->entry[type])
 enum { MODE_RANDOM, MODE_ALL_ONES, MODE_ALL_ZERO, MODES };
 
 static uint16_t random_scale(void) {
@@ -143,8 +149,7 @@ static void weights_free(cvq_panels *w) {
 }
 
 static void test_unpack(void) {
-    for (size_t t = 0; t < sizeof all_types / sizeof *all_types; t++) {
-        cvq_type type = all_types[t];
+    EACH_TYPE(type, unpack_f32) {
         size_t group = cvq_type_describe(type)->group;
         for (int round = 0; round < 8; round++) {
             cvq_panels w = weights_new(type, 3, 1024, round % MODES);
@@ -166,8 +171,9 @@ static void test_tile_f32(void) {
         for (size_t m = 0; m <= 26; m++) {
             size_t k = ks[t], lda = k + random_below(5), ldc = 16 + random_below(20);
             float *w = allocate(k * 64), *x = allocate((m * lda + 1) * 4);
-            for (size_t i = 0; i < k * 16; i++) w[i] = random_float();
-            for (size_t i = 0; i < m * lda + 1; i++) x[i] = random_float();
+            bool wide = random_below(3) == 0; /* magnitudes far apart: any other order shows */
+            for (size_t i = 0; i < k * 16; i++) w[i] = wide ? wide_float() : random_float();
+            for (size_t i = 0; i < m * lda + 1; i++) x[i] = wide ? wide_float() : random_float();
             size_t bytes = m ? ((m - 1) * ldc + 16) * 4 : 0;
             output a = output_new(bytes, 4), b = output_new(bytes, 4);
             bool accumulate = random_below(2) != 0;
@@ -277,21 +283,21 @@ static void compare_gemm(cvq_type type, size_t k, size_t m, bool gemv) {
 }
 
 static void test_gemm_int8(void) {
-    for (size_t t = 1; t < sizeof all_types / sizeof *all_types; t++) {
-        size_t group = cvq_type_describe(all_types[t])->group;
+    EACH_TYPE(type, gemm_int8) {
+        size_t group = cvq_type_describe(type)->group;
         for (size_t m = 1; m <= 14; m++)
             for (int round = 0; round < 6; round++)
-                compare_gemm(all_types[t], (1 + random_below(1024 / group)) * group, m, false);
-        compare_gemm(all_types[t], 1024, 77, false);
+                compare_gemm(type, (1 + random_below(1024 / group)) * group, m, false);
+        compare_gemm(type, 1024, 77, false);
     }
 }
 
 static void test_gemv_int8(void) {
-    for (size_t t = 1; t < sizeof all_types / sizeof *all_types; t++) {
-        size_t group = cvq_type_describe(all_types[t])->group;
+    EACH_TYPE(type, gemv_int8) {
+        size_t group = cvq_type_describe(type)->group;
         for (size_t m = 1; m <= 4; m++)
             for (int round = 0; round < 8; round++)
-                compare_gemm(all_types[t], (1 + random_below(1024 / group)) * group, m, true);
+                compare_gemm(type, (1 + random_below(1024 / group)) * group, m, true);
     }
 }
 
@@ -395,11 +401,14 @@ static double largest_of(const double *x, size_t n) {
 }
 
 static void test_norms(void) {
-    EACH_LENGTH(n) for (int layer = 0; layer < 2; layer++) {
+    static const float sizes[] = {1, 1, 1e-4f, 1e15f}; /* of what is normalized */
+    EACH_LENGTH(n) for (int round = 0; round < 8; round++) {
+        bool layer = round % 2;
+        float size = sizes[round / 2];
         float *x = allocate(4 * n), *weight = allocate(4 * n), *bias = allocate(4 * n);
         double *want = allocate(8 * n), mean = 0, squares = 0;
         for (size_t i = 0; i < n; i++) {
-            x[i] = random_float() + (layer ? 3.0f : 0.0f);
+            x[i] = size * (random_float() + (layer ? 3.0f : 0.0f));
             weight[i] = random_float();
             bias[i] = random_float();
             mean += (double)x[i] / (double)n;
@@ -414,18 +423,27 @@ static void test_norms(void) {
             tested->layer_norm(x, weight, bias, 1e-5f, n, floats(&o));
         else
             tested->rms_norm(x, weight, 1e-5f, n, floats(&o));
-        double bound = BOUND_NORM * fmax(largest_of(want, n), 1);
+        /* Values that differ little, far from 0, lose digits with their mean. */
+        double digits = fabs(mean) / sqrt(squares / (double)n + 1e-5) / 16;
+        double bound = BOUND_NORM * fmax(largest_of(want, n), 1) * fmax(digits, 1);
         size_t wrong = 0;
         for (size_t i = 0; i < n; i++) {
             if (!(fabs((double)floats(&o)[i] - want[i]) <= bound)) wrong++; /* a NaN too */
         }
-        CHECK_SAY(wrong == 0, "n %zu, layer %d: %zu wrong", n, layer, wrong);
+        CHECK_SAY(wrong == 0, "n %zu, layer %d, size %g: %zu wrong", n, layer, (double)size, wrong);
         CHECK(output_guarded(&o));
         if (layer) /* in place */
             tested->layer_norm(x, weight, bias, 1e-5f, n, x);
         else
             tested->rms_norm(x, weight, 1e-5f, n, x);
         CHECK(memcmp(x, floats(&o), 4 * n) == 0);
+        x[n / 2] = NAN; /* is nowhere lost */
+        if (layer)
+            tested->layer_norm(x, weight, bias, 1e-5f, n, x);
+        else
+            tested->rms_norm(x, weight, 1e-5f, n, x);
+        for (size_t i = 0; i < n; i++) wrong += isnan(x[i]) ? 0 : 1;
+        CHECK_SAY(wrong == 0, "n %zu, layer %d: NaN lost in %zu", n, layer, wrong);
         free(o.base);
         free(x);
         free(weight);
