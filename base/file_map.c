@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -96,6 +97,31 @@ void cvq_file_map_advise(const cvq_file_map *map, uint64_t offset, uint64_t size
         let_go(map, first, length);
     else
         (void)madvise((void *)(uintptr_t)(map->data + first), length, how[advice]);
+}
+
+static int lock_pages(const uint8_t *data, size_t size) {
+#ifdef MLOCK_ONFAULT
+    if (mlock2(data, size, MLOCK_ONFAULT) == 0) return 0;
+    if (errno != ENOSYS && errno != EINVAL) return -1;
+#endif
+    return mlock(data, size);
+}
+
+cvq_status cvq_file_map_lock(const cvq_file_map *map, uint64_t offset, uint64_t size,
+                             cvq_error *err) {
+    struct rlimit limit;
+    if (!cvq_range_within(offset, size, map->size))
+        return cvq_fail(err, CVQ_INVALID_ARGUMENT, "cvq_file_map_lock", "beyond the file's end");
+    if (size == 0 || lock_pages(map->data + offset, (size_t)size) == 0) return CVQ_OK;
+    int code = errno;
+    double mb = (double)size / 1e6;
+    if (getrlimit(RLIMIT_MEMLOCK, &limit) == 0 && limit.rlim_cur < size)
+        return cvq_fail(err, CVQ_IO, "locked memory",
+                        "this user may lock %.1f MB in memory, %.1f MB are needed; raise the limit "
+                        "(ulimit -l, or memlock in /etc/security/limits.conf)",
+                        (double)limit.rlim_cur / 1e6, mb);
+    return cvq_fail(err, CVQ_IO, "locked memory", "cannot lock %.1f MB in memory: %s", mb,
+                    strerror(code));
 }
 
 cvq_status cvq_read_file(cvq_buffer *out, const char *path, size_t cap, cvq_error *err) {

@@ -30,6 +30,11 @@ typedef enum cvq_advice {
 void cvq_file_map_advise(const cvq_file_map *map, uint64_t offset, uint64_t size,
                          cvq_advice advice);
 
+/* The range stays in memory, page by page as it gets there, until the file is closed. The message
+ * of a refusal names the limit. */
+cvq_status cvq_file_map_lock(const cvq_file_map *map, uint64_t offset, uint64_t size,
+                             cvq_error *err);
+
 /* Read a whole regular file of at most `cap` bytes, with one NUL appended that *size does not
  * count. A larger one is CVQ_FORMAT. */
 cvq_status cvq_read_file(cvq_buffer *out, const char *path, size_t cap, cvq_error *err);

@@ -91,6 +91,15 @@ static const cvq_option options[] = {
      .high = 1e6,
      .help = "how much the pictures of earlier runs may take on the disk (default 4): those not "
              "used for the longest time are removed"},
+    {.name = "memory",
+     .kind = CVQ_OPTION_FLAG,
+     .offset = MEMBER(memory),
+     .help = "say first what will be in memory in each phase, and what there is; without --prompt "
+             "and --batch do nothing else"},
+    {.name = "lock",
+     .kind = CVQ_OPTION_FLAG,
+     .offset = MEMBER(lock),
+     .help = "keep the weights that every token needs in memory, if the system allows it"},
     {.name = "logits",
      .kind = CVQ_OPTION_TEXT,
      .offset = MEMBER(logits),
@@ -147,7 +156,8 @@ static int check_usage(const cvq_run_args *a) {
                                        "not from --image and --history");
     if (a->taps && !a->logits) return cvq_say_usage(&command, "--taps needs --logits FILE");
     if (a->logits && !a->prompt) return cvq_say_usage(&command, "--logits needs --prompt TEXT");
-    if (a->json && !a->prompt) return cvq_say_usage(&command, "--json needs --prompt TEXT");
+    if (a->json && !a->prompt && !cvq_run_only_memory(a))
+        return cvq_say_usage(&command, "--json needs --prompt TEXT or --memory");
     return 0;
 }
 
@@ -169,7 +179,7 @@ static cvq_status answer_once(cvq_run *run, cvq_error *err) {
         status = cvq_run_answer(run, prompt, !args->json, &answer, err);
         if (!args->json && answer.ids.size > 0) putchar('\n');
     }
-    if (status == CVQ_OK && args->json) status = cvq_run_print_json(&answer, err);
+    if (status == CVQ_OK && args->json) status = cvq_run_print_json(run, &answer, err);
     if (status == CVQ_OK) cvq_run_print_times(run, &answer);
     fflush(stdout);
     cvq_picture_cache_keep(&run->cache, run->session, image);
@@ -183,7 +193,7 @@ static cvq_status answer_once(cvq_run *run, cvq_error *err) {
 static int answer_with_session(cvq_run *run) {
     cvq_error err = {0};
     int exit_code = cvq_run_open_session(run);
-    if (exit_code != CVQ_EXIT_DONE) return exit_code;
+    if (exit_code != CVQ_EXIT_DONE || cvq_run_only_memory(run->args)) return exit_code;
     /* What --logits shows is computed here and now. */
     if (!run->args->no_cache && !run->args->logits)
         cvq_picture_cache_open(&run->cache, &run->args->common,

@@ -9,6 +9,7 @@
 #include "cli/picture_cache.h"
 #include "cli/progress.h"
 #include "cvq.h"
+#include "formats/json.h"
 
 typedef struct cvq_run_args {
     cvq_common common;
@@ -16,12 +17,27 @@ typedef struct cvq_run_args {
     const char *tokenize, *detokenize;
     const char *logits;
     const char *batch, *out;
-    bool taps, json, no_exif, no_cache;
+    bool taps, json, no_exif, no_cache, memory, lock;
     int template_choice, rope, kv, precision; /* 0 = not given */
     uint64_t max_tokens, top_k, seed, context;
     double temperature, top_p, repetition_penalty;
     double cache_size; /* GB */
 } cvq_run_args;
+
+/* What the process had read and waited for at some moment. */
+typedef struct cvq_usage {
+    double major_faults, read_bytes, at; /* at: seconds */
+} cvq_usage;
+
+/* Moments of an answer: when it, its phases, and its third token began, and its end. */
+enum {
+    CVQ_MOMENT_START,
+    CVQ_MOMENT_PREFILL,
+    CVQ_MOMENT_DECODE,
+    CVQ_MOMENT_STEADY,
+    CVQ_MOMENT_END,
+    CVQ_MOMENTS
+};
 
 /* What is open while cvq-run works. */
 typedef struct cvq_run {
@@ -33,7 +49,9 @@ typedef struct cvq_run {
     cvq_progress progress;   /* of the phases of an answer */
     const char *prefix;      /* of its label, such as "question 3 of 40, "; "" for none */
     char label[96];
-    int phase;      /* the cvq_phase being shown, or -1 */
+    cvq_memory plan;              /* as the session was opened */
+    cvq_usage usage[CVQ_MOMENTS]; /* of the answer at work */
+    int phase;                    /* the cvq_phase being shown, or -1 */
     bool streaming; /* the answer itself is on the terminal: no progress of decoding */
 } cvq_run;
 
@@ -63,9 +81,23 @@ cvq_status cvq_run_answer(cvq_run *run, const cvq_prompt *prompt, bool stream, c
 const char *cvq_answer_trimmed(cvq_answer *a);
 void cvq_answer_free(cvq_answer *a);
 /* --json's object, on stdout. */
-cvq_status cvq_run_print_json(cvq_answer *a, cvq_error *err);
+cvq_status cvq_run_print_json(const cvq_run *run, cvq_answer *a, cvq_error *err);
 /* -v: times and memory, on stderr. */
 void cvq_run_print_times(const cvq_run *run, const cvq_answer *a);
+
+/* ---------------------------------------------------------------- run_memory.c */
+
+/* Whether --memory is all that is asked for. */
+bool cvq_run_only_memory(const cvq_run_args *args);
+/* Makes run->plan, prints it with --memory, and says if there is too little memory: CVQ_EXIT_FAILED
+ * if nothing can work, with a note if it will be slow. */
+int cvq_run_check_memory(cvq_run *run, const cvq_session_options *options);
+/* The plan's members by their names. */
+cJSON *cvq_run_plan_json(const cvq_memory *plan);
+/* This moment becomes one of the answer's. */
+void cvq_run_mark(cvq_run *run, int moment);
+/* What was read and waited for between the answer's moments. */
+void cvq_run_add_usage(const cvq_run *run, const cvq_result *result, cJSON *root);
 
 /* ---------------------------------------------------------------- the others */
 

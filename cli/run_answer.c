@@ -7,7 +7,6 @@
 #include "cli/interrupt.h"
 #include "cli/messages.h"
 #include "cli/run.h"
-#include "formats/json.h"
 #include "imageio/picture.h"
 
 /* ---------------------------------------------------------------- session and picture */
@@ -16,6 +15,9 @@ static int on_progress(void *context, cvq_phase phase, uint64_t done, uint64_t t
                        double seconds_left) {
     static const char *const labels[] = {"encoding the picture", "reading the prompt", "answering"};
     cvq_run *run = context;
+    if (phase == CVQ_PHASE_PREFILL && run->phase != (int)phase)
+        cvq_run_mark(run, CVQ_MOMENT_PREFILL);
+    if (phase == CVQ_PHASE_DECODE && done == 2) cvq_run_mark(run, CVQ_MOMENT_STEADY);
     if (phase == CVQ_PHASE_DECODE && run->streaming) return cvq_interrupted();
     if (run->phase != (int)phase) {
         run->phase = (int)phase;
@@ -51,6 +53,12 @@ int cvq_run_open_session(cvq_run *run) {
     if (args->context > limit)
         return cvq_say_usage(command, "--context %llu: this model's limit is %u",
                              (unsigned long long)args->context, limit);
+    int exit_code = cvq_run_check_memory(run, &options);
+    if (exit_code != CVQ_EXIT_DONE || cvq_run_only_memory(args)) return exit_code;
+    if (args->lock && cvq_model_lock(run->model, &err) != CVQ_OK) {
+        cvq_say_note(&args->common, "--lock: %s; going on without", err.message);
+        err = (cvq_error){0};
+    }
     cvq_status status = cvq_session_open(&run->session, run->model, &options, &err);
     if (status == CVQ_INVALID_ARGUMENT) return cvq_say_usage(command, "%s", err.message);
     if (status != CVQ_OK) return cvq_say_error(command, &err);
@@ -166,11 +174,15 @@ cvq_status cvq_run_answer(cvq_run *run, const cvq_prompt *prompt, bool to_stdout
     run->phase = -1;
     run->streaming = to_stdout;
     cvq_prompt_ids(prompt, &a->prompt_tokens);
+    for (int i = 0; i < CVQ_MOMENTS; i++) cvq_run_mark(run, i);
     cvq_status status = sync_session(run, prompt, err);
+    cvq_run_mark(run, CVQ_MOMENT_DECODE);
+    cvq_run_mark(run, CVQ_MOMENT_STEADY);
     if (status == CVQ_OK)
         status = cvq_session_generate(run->session, &sampling, (size_t)args->max_tokens, on_token,
                                       &s, &a->result, err);
     cvq_interrupt_session(NULL);
+    cvq_run_mark(run, CVQ_MOMENT_END);
     cvq_progress_erase();
     if (s.error.code != CVQ_OK)
         status = cvq_fail(err, s.error.code, s.error.where, "%s", s.error.message);
@@ -211,7 +223,7 @@ static double decode_rate(const cvq_result *r) {
     return r->decode_s > 0 ? (double)r->tokens / r->decode_s : 0;
 }
 
-cvq_status cvq_run_print_json(cvq_answer *a, cvq_error *err) {
+cvq_status cvq_run_print_json(const cvq_run *run, cvq_answer *a, cvq_error *err) {
     static const char *const reasons[] = {"stop", "length", "context", "caller"};
     const cvq_result *r = &a->result;
     cvq_buffer text = {0};
@@ -231,6 +243,8 @@ cvq_status cvq_run_print_json(cvq_answer *a, cvq_error *err) {
     cJSON_AddNumberToObject(root, "decode_s", r->decode_s);
     cJSON_AddNumberToObject(root, "decode_tokens_per_s", decode_rate(r));
     cJSON_AddNumberToObject(root, "peak_rss_bytes", peak_rss_bytes());
+    cvq_run_add_usage(run, r, root);
+    if (run->args->memory) cJSON_AddItemToObject(root, "memory", cvq_run_plan_json(&run->plan));
     cvq_status status = cvq_json_print(&text, root, err);
     if (status == CVQ_OK) printf("%s\n", (const char *)text.data);
     cJSON_Delete(root);

@@ -122,6 +122,10 @@ cvq_status cvq_model_open(cvq_model **out, const char *path, const cvq_model_opt
                           cvq_error *err);
 /* After its sessions, images and prompts. */
 void cvq_model_close(cvq_model *model);
+/* What decoding reads for every token - the language expert's weights and lm_head - stays in memory
+ * from when it gets there until the model is closed, whatever else the machine does. CVQ_IO where
+ * the system does not allow it, CVQ_OUT_OF_MEMORY where less is available; all works without. */
+cvq_status cvq_model_lock(cvq_model *model, cvq_error *err);
 /* Borrowed from the model. */
 const cvq_model_info *cvq_model_describe(const cvq_model *model);
 

@@ -141,4 +141,7 @@ void cvq_attention(const cvq_engine *e, const cvq_attention_call *call) {
     job.unit_rows = call->queries * job.group;
     job.query_tiles = (job.unit_rows + job.rows - 1) / job.rows;
     cvq_parallel_for(e->threads, call->kv->heads * job.query_tiles, attention_unit, &job);
+    double seen = 0;
+    for (size_t i = 0; i < call->queries; i++) seen += (double)call->visible[i];
+    cvq_engine_worked(e, 2 * seen * (double)(call->heads * call->kv->head_dim));
 }

@@ -300,4 +300,6 @@ void cvq_attention_int8(const cvq_engine *e, const cvq_attention_int8_call *call
     cvq_parallel_for(e->threads, kv->heads * 2, mean_unit, &job);
     cvq_parallel_for(e->threads, kv->heads * num_blocks(kv), block_unit, &job);
     cvq_parallel_for(e->threads, kv->heads * job.tiles, attention_unit, &job);
+    cvq_engine_worked(e, 2 * (double)kv->tokens * (double)kv->tokens *
+                             (double)(kv->heads * kv->head_dim));
 }

@@ -27,7 +27,10 @@ typedef struct cvq_engine {
         *stop; /* nonzero: units of work return at once; the layer loop then says CVQ_CANCELLED */
     cvq_observer observer;           /* wants NULL: nobody looks */
     struct cvq_residency *residency; /* of the weights' file; NULL: they are elsewhere */
-    float *scratch;                  /* [threads][CVQ_SCRATCH_FLOATS], 64-byte aligned */
+    /* Told from the thread of the call how many multiplications were done; or NULL. */
+    void (*worked)(void *context, double multiplications);
+    void *worked_context;
+    float *scratch; /* [threads][CVQ_SCRATCH_FLOATS], 64-byte aligned */
 } cvq_engine;
 
 #define CVQ_SCRATCH_FLOATS ((size_t)196608) /* 768 KiB a thread: the largest user is attention */
@@ -41,6 +44,9 @@ static inline float *cvq_engine_scratch(const cvq_engine *e, int thread) {
 }
 static inline bool cvq_engine_stopped(const cvq_engine *e) {
     return atomic_load_explicit(e->stop, memory_order_relaxed) != 0;
+}
+static inline void cvq_engine_worked(const cvq_engine *e, double multiplications) {
+    if (e->worked) e->worked(e->worked_context, multiplications);
 }
 /* CVQ_CANCELLED once the flag is up. */
 cvq_status cvq_engine_check(const cvq_engine *e, cvq_error *err);

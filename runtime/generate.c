@@ -83,7 +83,7 @@ cvq_status cvq_session_generate(cvq_session *s, const cvq_sampling *sampling, si
     CVQ_TRY(cvq_sampler_open(&g.sampler, &options, s->config->vocab_size, err));
     cvq_result r = {.encode_s = s->encode_s, .prefill_s = s->prefill_s};
     count_prompt(&g);
-    cvq_phase_begin(s, CVQ_PHASE_DECODE);
+    cvq_phase_begin(s, CVQ_PHASE_DECODE, max_tokens, 0);
     cvq_status status = answer(&g, max_tokens, &r, err);
     r.decode_s = cvq_now() - s->phase_start;
     cvq_sampler_close(g.sampler);

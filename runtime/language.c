@@ -34,6 +34,13 @@ uint64_t cvq_decoder_work_bytes(const cvq_model_config *c, size_t rows) {
     return floats * sizeof(float) + act_bytes(c, rows) + 2 * rows * sizeof(size_t);
 }
 
+double cvq_decoder_work(const cvq_model_config *c, size_t first, size_t count) {
+    double h = c->hidden_size, rows = (double)count;
+    double seen = rows * ((double)first + (rows + 1) / 2);
+    double row = h * ((double)cvq_qkv_rows(c) + h + 3 * (double)c->intermediate_size);
+    return (double)c->num_layers * (rows * row + 2 * seen * h);
+}
+
 static void free_buffers(cvq_decoder *d) {
     free(d->x);
     free(d->qkv);

@@ -30,6 +30,8 @@ typedef struct cvq_decoder {
 cvq_status cvq_decoder_open(cvq_decoder *d, const cvq_engine *e, const cvq_weights *w,
                             cvq_kv_type kv, const cvq_rotary *rotary, cvq_error *err);
 void cvq_decoder_close(cvq_decoder *d);
+/* Multiplications of so many slots, lm_head left out. */
+double cvq_decoder_work(const cvq_model_config *c, size_t first, size_t count);
 uint64_t cvq_decoder_work_bytes(const cvq_model_config *c, size_t rows);
 
 /* Runs the stretch through all layers (step is called after each); its keys and values are in the

@@ -154,4 +154,5 @@ void cvq_linear(const cvq_engine *e, const cvq_matrix *w, cvq_input *in, cvq_the
     job.panels = (w->rows + CVQ_PANEL_ROWS - 1) / CVQ_PANEL_ROWS;
     size_t panel_tiles = (job.panels + PANELS - 1) / PANELS;
     cvq_parallel_for(e->threads, job.row_tiles * panel_tiles, tile_unit, &job);
+    cvq_engine_worked(e, (double)in->rows * (double)in->cols * (double)w->rows);
 }

@@ -93,3 +93,19 @@ cvq_status cvq_memory_plan(const cvq_model *m, const cvq_session_options *option
     cvq_memory_plan_make(m, &r, out);
     return CVQ_OK;
 }
+
+cvq_status cvq_model_lock(cvq_model *m, cvq_error *err) {
+    if (!m) return cvq_fail(err, CVQ_INVALID_ARGUMENT, "cvq_model_lock", "NULL given");
+    const cvq_model_config *c = cvq_reader_config(m->reader);
+    const cvq_tensor *first = cvq_reader_tensor(m->reader, 0);
+    size_t head, count;
+    cvq_model_part_range(c, CVQ_PART_HEAD, 0, &head, &count);
+    const cvq_tensor *last = cvq_reader_tensor(m->reader, head + count - 1);
+    uint64_t size = last->offset + last->size - first->offset;
+    uint64_t available = cvq_machine_memory_now().available;
+    if (size > available)
+        return cvq_fail(err, CVQ_OUT_OF_MEMORY, "locked memory",
+                        "the weights of decoding take %.1f MB, %.1f MB are available; free memory",
+                        (double)size / 1e6, (double)available / 1e6);
+    return cvq_file_map_lock(cvq_reader_map(m->reader), first->offset, size, err);
+}

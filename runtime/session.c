@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/parallel.h"
 #include "runtime/residency.h"
@@ -13,12 +12,6 @@
 /* A prompt's text goes through the layers so many slots at a time: bounds the work buffers. The
  * picture goes in one stretch. */
 #define TEXT_ROWS 1024
-
-double cvq_now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 /* ---------------------------------------------------------------- options */
 
@@ -87,6 +80,8 @@ static cvq_status open_parts(cvq_session *s, const cvq_resolved_options *r, cvq_
     s->kept = cvq_memory_plan_make(s->model, r, &plan);
     CVQ_TRY(cvq_residency_open(&s->residency, s->model->reader, err));
     s->engine.residency = s->residency;
+    s->engine.worked = cvq_phase_worked;
+    s->engine.worked_context = s;
     return cvq_decoder_open(&s->decoder, &s->engine, &s->model->weights, r->settings.kv, &rotary,
                             err);
 }
@@ -155,22 +150,6 @@ void cvq_session_rewind(cvq_session *s, size_t slots) {
     s->logits_ready = false;
 }
 
-/* ---------------------------------------------------------------- progress */
-
-void cvq_phase_begin(cvq_session *s, cvq_phase phase) {
-    s->phase = phase;
-    s->phase_start = cvq_now();
-}
-
-/* Time left from the steps so far; they cost about the same. */
-int cvq_phase_step(void *context, uint64_t done, uint64_t total) {
-    cvq_session *s = context;
-    if (!s->progress) return 0;
-    double passed = cvq_now() - s->phase_start;
-    double left = done ? passed / (double)done * (double)(total - done) : -1;
-    return s->progress(s->progress_context, s->phase, done, total, left);
-}
-
 /* ---------------------------------------------------------------- pictures */
 
 static cvq_status encode_locked(cvq_image *image, cvq_session *s, cvq_error *err) {
@@ -180,7 +159,7 @@ static cvq_status encode_locked(cvq_image *image, cvq_session *s, cvq_error *err
     void *p;
     CVQ_TRY(cvq_alloc(&p, s->model->info.image_slots, s->config->hidden_size * sizeof(float),
                       "picture encoding", err));
-    cvq_phase_begin(s, CVQ_PHASE_ENCODE);
+    cvq_phase_begin(s, CVQ_PHASE_ENCODE, cvq_vision_steps(s->config), cvq_vision_work(s->config));
     cvq_residency_begin(s->residency, s->kept.encode);
     cvq_status status =
         cvq_vision_encode(&s->engine, &s->model->weights, image->rgb, p, cvq_phase_step, s, err);
@@ -231,6 +210,7 @@ static cvq_status run_stretch(cvq_session *s, const cvq_prompt *p, size_t first,
                            p->image ? p->image->encodings[s->engine.fast] : NULL};
     s->held = first; /* until it is through, later slots are not valid */
     CVQ_TRY(cvq_decoder_run(&s->decoder, &stretch, every, hidden, cvq_phase_step, s, err));
+    s->pace.before += s->config->num_layers;
     memcpy(s->ids + first, p->ids + first, count * sizeof *s->ids);
     s->held = first + count;
     return CVQ_OK;
@@ -286,6 +266,13 @@ static size_t stretch_end(const cvq_prompt *p, size_t first) {
     return end < p->n ? end : p->n;
 }
 
+static void begin_prefill(cvq_session *s, const cvq_prompt *p, size_t first) {
+    uint64_t stretches = 0;
+    for (size_t slot = first; slot < p->n; slot = stretch_end(p, slot)) stretches++;
+    cvq_phase_begin(s, CVQ_PHASE_PREFILL, stretches * s->config->num_layers,
+                    cvq_decoder_work(s->config, first, p->n - first));
+}
+
 /* Computes slots [first, n). rows: where the logits of every slot go, or NULL: only the last one's
  * are made. */
 static cvq_status prefill(cvq_session *s, const cvq_prompt *p, size_t first, cvq_logits_fn rows,
@@ -293,7 +280,7 @@ static cvq_status prefill(cvq_session *s, const cvq_prompt *p, size_t first, cvq
     const float *hidden = NULL;
     bool every = rows != NULL || s->engine.observer.wants != NULL;
     size_t count = 0, h = s->config->hidden_size;
-    cvq_phase_begin(s, CVQ_PHASE_PREFILL);
+    begin_prefill(s, p, first);
     cvq_residency_begin(s->residency, s->kept.decoder);
     s->logits_ready = false;
     for (; first < p->n; first += count) {

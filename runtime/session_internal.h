@@ -26,6 +26,14 @@ typedef struct cvq_kept {
 } cvq_kept;
 cvq_kept cvq_memory_plan_make(const cvq_model *m, const cvq_resolved_options *r, cvq_memory *p);
 
+/* How far the running phase is. */
+typedef struct cvq_pace {
+    cvq_phase phase;
+    uint64_t done, total, before; /* steps; those of earlier stretches */
+    double work_done, work;
+    double start, reported; /* when what is counted began; when it was told last */
+} cvq_pace;
+
 struct cvq_session {
     cvq_model *model;
     const cvq_model_config *config;
@@ -48,7 +56,7 @@ struct cvq_session {
 
     cvq_progress_fn progress;
     void *progress_context;
-    cvq_phase phase;
+    cvq_pace pace;
     double phase_start, encode_s, prefill_s;
 };
 
@@ -56,8 +64,11 @@ struct cvq_session {
 cvq_status cvq_session_finish(cvq_session *s, cvq_status status);
 /* Seconds of a clock that only goes forward. */
 double cvq_now(void);
-void cvq_phase_begin(cvq_session *s, cvq_phase phase);
+/* runtime/phase.c: total steps; work in multiplications, 0 where steps are all that is known. */
+void cvq_phase_begin(cvq_session *s, cvq_phase phase, uint64_t total, double work);
 /* A cvq_step_fn whose context is the session. */
 int cvq_phase_step(void *session, uint64_t done, uint64_t total);
+/* An engine's `worked`. */
+void cvq_phase_worked(void *session, double work);
 
 #endif

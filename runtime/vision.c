@@ -271,6 +271,19 @@ static void adapter(const cvq_engine *e, const cvq_weights *w, const vision_size
 
 /* ---------------------------------------------------------------- all of it */
 
+uint64_t cvq_vision_steps(const cvq_model_config *c) {
+    return (uint64_t)c->vit_num_layers + 2;
+}
+
+double cvq_vision_work(const cvq_model_config *c) {
+    vision_sizes s = sizes_of(c);
+    double tokens = (double)s.tokens, d = (double)s.d, merged = (double)s.merged;
+    double hidden = (double)s.hidden;
+    double layer = tokens * d * (4 * d + 2 * (double)s.mlp + 2 * tokens);
+    return (double)c->vit_num_layers * layer +
+           merged * (4 * d * d + d * hidden + 3 * hidden * (double)s.adapter_mlp);
+}
+
 static cvq_status took_step(const cvq_engine *e, cvq_step_fn step, void *context, uint64_t done,
                             uint64_t total, cvq_error *err) {
     CVQ_TRY(cvq_engine_check(e, err));
@@ -282,7 +295,7 @@ static cvq_status took_step(const cvq_engine *e, cvq_step_fn step, void *context
 static cvq_status encode(const cvq_engine *e, const cvq_weights *w, const vision_sizes *s,
                          const uint8_t *rgb, vision_memory *m, float *out, cvq_step_fn step,
                          void *context, cvq_error *err) {
-    uint64_t total = w->config->vit_num_layers + 2;
+    uint64_t total = cvq_vision_steps(w->config);
     cvq_residency_enter(e->residency, cvq_station_patch(), true);
     embed_patches(e, w, s, rgb, m);
     CVQ_TRY(took_step(e, step, context, 1, total, err));

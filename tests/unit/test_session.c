@@ -250,12 +250,58 @@ static void cancelled_sessions_stay_usable(void) {
     cvq_image_free(i);
 }
 
+typedef struct course {
+    int begun[2], ended[2], wrong;
+    uint64_t done, total[2];
+} course;
+
+static int follow(void *context, cvq_phase phase, uint64_t done, uint64_t total, double left) {
+    course *c = context;
+    if (done == 0 && !c->begun[phase]) {
+        c->begun[phase] = 1;
+        c->total[phase] = total;
+        c->done = 0;
+        if (left >= 0) c->wrong = 1; /* nothing is known yet */
+    }
+    if (done < c->done || total != c->total[phase] || (done > 1 && left < 0)) c->wrong = 2;
+    c->done = done;
+    if (done == total) c->ended[phase]++;
+    if ((done == total) != (left == 0)) c->wrong = 3;
+    return 0;
+}
+
+/* From nothing to all in each phase, with the time left; a long text goes through the layers in two
+ * stretches, which are one phase. */
+static void phases_are_reported_layer_by_layer(void) {
+    cvq_image *i = image(1, 0);
+    static int32_t ids[1500];
+    for (size_t n = 0; n < 1500; n++) ids[n] = (int32_t)(n % 500);
+    cvq_prompt *p = NULL;
+    CHECK(cvq_prompt_from_ids(&p, models[1], ids, 1500, i, NULL) == CVQ_OK);
+    cvq_session *s = session(1, NULL);
+    course c = {0};
+    cvq_session_set_progress(s, follow, &c);
+    CHECK(cvq_session_sync(s, p, NULL) == CVQ_OK);
+    uint64_t layers = cvq_model_describe(models[1])->num_layers;
+    CHECK_SAY(!c.wrong, "%d", c.wrong);
+    CHECK(c.begun[0] && c.begun[1] && c.ended[0] == 1 && c.ended[1] == 1);
+    CHECK(c.total[0] == cvq_model_describe(models[1])->vit_num_layers + 2);
+    CHECK(c.total[1] == 2 * layers);
+    cvq_session_close(s);
+    cvq_prompt_free(p);
+    cvq_image_free(i);
+}
+
 static void the_plan_tells_the_phases(void) {
     cvq_memory m = {0};
     for (int recipe = 0; recipe < 2; recipe++) {
         CHECK(cvq_memory_plan(models[recipe], NULL, &m, NULL) == CVQ_OK);
         CHECK(m.weights_decode < m.weights_prefill);
         CHECK(m.weights_encode + m.weights_prefill < m.weights_mapped);
+        CHECK(m.weights_kept <= m.weights_mapped && m.available <= m.total);
+        CHECK(m.least > m.kv_cache + m.work_encode && m.least <= m.enough);
+        CHECK(m.enough >= m.weights_decode + m.kv_cache + m.work_decoder);
+        CHECK(m.resident_decode > m.kv_cache && m.resident_decode <= m.resident_prefill);
         CHECK(m.kv_cache > 0 && m.work_encode > 0 && m.work_decoder > 0);
     }
     const cvq_model_info *info = cvq_model_describe(models[1]);
@@ -280,6 +326,7 @@ int main(void) {
     RUN(a_full_context_is_an_error);
     RUN(wrong_calls_are_refused);
     RUN(cancelled_sessions_stay_usable);
+    RUN(phases_are_reported_layer_by_layer);
     RUN(the_plan_tells_the_phases);
     for (int r = 0; r < 2; r++) {
         cvq_model_close(models[r]);

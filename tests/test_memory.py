@@ -1,0 +1,112 @@
+#!/usr/bin/env python3
+"""Memory: the plan that cvq-run tells, what is said where there is too little, answers that do not depend on how much there
+is. Control groups are used where this user may make them; else what needs them is skipped.
+
+cvq-test: native
+"""
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+
+BIN = os.path.abspath(os.environ.get('CVQ_BIN', 'build/bin'))
+TOOLS = os.path.abspath(os.environ.get('CVQ_TOOLS', 'build/tools'))
+CONFIG = os.environ.get('CVQ_CONFIG', 'gcc')
+NUMBER = os.path.abspath('models/pictures/number-13.png')
+os.environ['XDG_CACHE_HOME'] = '/dev/null'  # no cache of pictures
+sys.path.insert(0, 'scripts')
+import memory_group  # noqa: E402
+
+passed = failed = skipped = 0
+
+
+def check(name, good, explanation=''):
+    global passed, failed
+    passed, failed = passed + bool(good), failed + (not good)
+    if not good:
+        print(f'FAIL {name}: {explanation}', flush=True)
+
+
+def skip(name, why):
+    global skipped
+    skipped += 1
+    print(f'skip {name}: {why}')
+
+
+def run(program, *args, before=None):
+    return subprocess.run([os.path.join(BIN, program), *args], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                          preexec_fn=before, timeout=300)
+
+
+def plan(*args):
+    return json.loads(run('cvq-run', '--memory', '--json', *args).stdout)
+
+
+def planning(model):
+    p = plan(model)
+    check('the plan: the file', p['weights_mapped'] == os.path.getsize(model), p)
+    check('the plan: phases', p['weights_decode'] < p['weights_prefill'] < p['weights_mapped'], p)
+    check('the plan: all stays', p['weights_kept'] == p['weights_encode'] + p['weights_prefill'], p)
+    f32, f16, q8 = (plan('--kv', kv, model)['kv_cache'] for kv in ('f32', 'f16', 'q8'))
+    check('the plan: types of keys and values', f32 > 1.9 * f16 and f16 > 1.8 * q8 and f16 == p['kv_cache'], (f32, f16, q8))
+    check('the plan: context', plan('--context', '512', model)['kv_cache'] * 4 == p['kv_cache'], p)
+    table = run('cvq-run', '--memory', model)
+    check('the plan as a table', table.returncode == 0 and 'keys and values, when full' in table.stdout and not table.stderr,
+          table)
+    answer = run('cvq-run', '--memory', '--image', NUMBER, '--prompt', 'What number is written in the image?', model)
+    check('the plan before an answer', answer.stdout == '13\n' and 'in memory, at most at once' in answer.stderr, answer)
+    both = run('cvq-run', '--memory', '--json', '--prompt', 'Hello', '--max-tokens', '1', model)
+    check('the plan in the answer', json.loads(both.stdout)['memory']['kv_cache'] == p['kv_cache'], both)
+
+
+def locking(model):
+    locked = run('cvq-run', '--lock', '--prompt', 'Hello', '--max-tokens', '3', model)
+    check('--lock', locked.returncode == 0 and not locked.stderr, locked)
+
+    def nothing():
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (0, 0))
+        if os.getuid() == 0:
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+
+    refused = run('cvq-run', '--lock', '--prompt', 'Hello', '--max-tokens', '3', model, before=nothing)
+    check('--lock without the right', refused.returncode == 0 and refused.stdout == locked.stdout and
+          'may lock 0.0 MB' in refused.stderr and 'ulimit -l' in refused.stderr, refused)
+
+
+def too_little(model):
+    group = memory_group.make(24 << 20)
+    if not group:
+        skip('little memory', 'this user cannot make memory control groups')
+        return
+    with group:
+        r = run('cvq-run', '--prompt', 'Hello', model, before=group.enter)
+    check('far too little memory', r.returncode == 1 and 'of 25.2 MB are available to this control group' in r.stderr and
+          r.stderr.count('\n') == 1, r)
+
+
+def main():
+    folder = tempfile.mkdtemp(prefix='cvq-memory-')
+    os.chmod(folder, 0o755)
+    model = os.path.join(folder, 'tiny.cvq')
+    try:
+        made = run('cvq-convert', '--recipe', 'q4', 'models/cogvlm2-tiny', model)
+        if made.returncode:
+            sys.exit(made.stderr)
+        planning(model)
+        if CONFIG == 'asan':
+            skip('locked memory and little memory', "the address sanitizer's own memory is in the way")
+        else:
+            locking(model)
+            too_little(model)
+    finally:
+        shutil.rmtree(folder)
+    print(f'{passed} passed, {failed} failed, {skipped} skipped')
+    return 1 if failed else 0
+
+
+sys.exit(main())
