@@ -1,7 +1,8 @@
 # cvq: CogVLM2 on a CPU. `make help` lists what can be made.
 #
 # B is the build folder, one per set of flags; V=1 shows the commands. Tests make every warning an error.
-# OPTIMIZE, CFLAGS, LDFLAGS, CC, PREFIX, LIBDIR and DESTDIR mean what they usually mean.
+# OPTIMIZE, CFLAGS, LDFLAGS, CC, PREFIX, LIBDIR and DESTDIR mean what they usually mean. Where the built commands do not run as
+# they are, RUN is what runs them (qemu-aarch64), for their manual pages.
 B ?= build
 V ?= 0
 ifeq ($(origin CC),default)
@@ -200,8 +201,24 @@ Cflags: -I$${includedir}
 endef
 export PKG_CONFIG_FILE
 
-install: all ## into PREFIX (/usr/local), below DESTDIR if that is set
-	install -d "$(DESTDIR)$(PREFIX)/bin" "$(DESTDIR)$(PREFIX)/include" "$(DESTDIR)$(LIBDIR)/pkgconfig" "$(DESTDIR)$(DOC_DIR)/examples"
+# Manual pages and completion are printed by the commands themselves.
+MAN_DIR := $(PREFIX)/share/man/man1
+COMPLETION_DIR := $(PREFIX)/share/bash-completion/completions
+MANUALS := $(patsubst $(B)/bin/%,$(B)/share/%.1,$(COMMANDS))
+COMPLETIONS := $(patsubst $(B)/bin/%,$(B)/share/%.bash,$(COMMANDS))
+$(B)/share/%.1: $(B)/bin/%
+	@mkdir -p $(@D)
+	$(Q)$(RUN) $< --print-manual > $@
+$(B)/share/%.bash: $(B)/bin/%
+	@mkdir -p $(@D)
+	$(Q)$(RUN) $< --print-completion > $@
+manuals: $(MANUALS) $(COMPLETIONS) ## manual pages and bash completion, into build/share
+
+install: all manuals ## into PREFIX (/usr/local), below DESTDIR if that is set
+	install -d "$(DESTDIR)$(PREFIX)/bin" "$(DESTDIR)$(PREFIX)/include" "$(DESTDIR)$(LIBDIR)/pkgconfig" "$(DESTDIR)$(DOC_DIR)/examples" \
+	  "$(DESTDIR)$(MAN_DIR)" "$(DESTDIR)$(COMPLETION_DIR)"
+	install -m 644 $(MANUALS) "$(DESTDIR)$(MAN_DIR)"
+	for c in $(COMPLETIONS); do install -m 644 $$c "$(DESTDIR)$(COMPLETION_DIR)/$$(basename $$c .bash)" || exit 1; done
 	install -m 755 $(COMMANDS) "$(DESTDIR)$(PREFIX)/bin"
 	install -m 644 $(addprefix include/,$(INSTALLED_HEADERS)) "$(DESTDIR)$(PREFIX)/include"
 	install -m 644 $(B)/lib/libcvq.a "$(DESTDIR)$(LIBDIR)"
@@ -212,9 +229,14 @@ install: all ## into PREFIX (/usr/local), below DESTDIR if that is set
 
 uninstall: ## what install put there
 	rm -f $(patsubst $(B)/bin/%,"$(DESTDIR)$(PREFIX)/bin/%",$(COMMANDS))
+	rm -f $(patsubst $(B)/bin/%,"$(DESTDIR)$(MAN_DIR)/%.1",$(COMMANDS)) $(patsubst $(B)/bin/%,"$(DESTDIR)$(COMPLETION_DIR)/%",$(COMMANDS))
 	rm -f $(foreach h,$(INSTALLED_HEADERS),"$(DESTDIR)$(PREFIX)/include/$(h)")
 	rm -f "$(DESTDIR)$(LIBDIR)/libcvq.a" "$(DESTDIR)$(LIBDIR)/pkgconfig/cvq.pc"
 	rm -rf "$(DESTDIR)$(DOC_DIR)"
+
+deb: ## Debian packages, checked by lintian, into build/deb
+	@scripts/setup.sh package
+	@scripts/package.sh $(B)/deb
 
 clean: ## remove the build folder
 	rm -rf $(B)
@@ -224,7 +246,7 @@ help: ## this list
 	@grep -hE '^[a-z0-9_-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z0-9_-]+):.*## /  \1\t/' | expand -t 20
 
 .PHONY: all needs force unit-tests test-programs demo test quick clang asan ubsan aarch64 check-includes \
-  format format-check install uninstall clean help
+  format format-check manuals deb install uninstall clean help
 .SECONDARY:
 .DELETE_ON_ERROR:
 -include $(shell find $(B)/obj -name '*.d' 2>/dev/null)

@@ -8,11 +8,16 @@
 
 #include "base/parallel.h"
 #include "cli/interrupt.h"
+#include "cli/manual.h"
 #include "cli/messages.h"
 #include "cvq.h"
 
 #define HELP_INDENT 28
 #define HELP_WIDTH 80
+
+/* For completion; base/cpu.h knows which of them this machine has. */
+static const char *const levels[] = {"scalar", "avx2",    "avxvnni", "avx512", "avx512bf16",
+                                     "neon",   "dotprod", "i8mm",    NULL};
 
 #define COMMON(member) offsetof(cvq_common, member)
 static const cvq_option common_options[] = {
@@ -27,6 +32,7 @@ static const cvq_option common_options[] = {
      .kind = CVQ_OPTION_TEXT,
      .offset = COMMON(cpu),
      .value = "LEVEL",
+     .choices = levels,
      .help = "use this instruction set instead of the best one: scalar, avx2, avxvnni, avx512, "
              "avx512bf16, neon, dotprod or i8mm; the environment variable CVQ_CPU does the same"},
     {.name = "force",
@@ -376,9 +382,25 @@ static bool apply_common(const cvq_command *c, cvq_common *common) {
     return true;
 }
 
+/* What make install asks for, with no other argument; not in the help. */
+static bool print_for_install(const cvq_command *command, int argc, char **argv) {
+    if (argc != 2) return false;
+    if (strcmp(argv[1], "--print-manual") == 0)
+        cvq_manual_print(command, common_options, NUM_COMMON);
+    else if (strcmp(argv[1], "--print-completion") == 0)
+        cvq_completion_print(command, common_options, NUM_COMMON);
+    else
+        return false;
+    return true;
+}
+
 bool cvq_options_parse(const cvq_command *command, int argc, char **argv, void *args,
                        int *exit_code) {
     cvq_common *common = args;
+    if (print_for_install(command, argc, argv)) {
+        *exit_code = cvq_finish_stdout(command, CVQ_EXIT_DONE);
+        return false;
+    }
     parser p = {.command = command, .argc = argc, .at = 1, .argv = argv, .args = args};
     common->command = command;
     *exit_code = CVQ_EXIT_USAGE;

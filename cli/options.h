@@ -39,7 +39,7 @@ typedef struct cvq_option {
     const char *help;           /* a sentence or two, wrapped when printed */
     uint64_t min, max;          /* CVQ_OPTION_COUNT, CVQ_OPTION_SIZE */
     double low, high;           /* CVQ_OPTION_REAL */
-    const char *const *choices; /* CVQ_OPTION_CHOICE; ends with NULL */
+    const char *const *choices; /* CVQ_OPTION_CHOICE, and completion; ends with NULL */
 } cvq_option;
 
 typedef struct cvq_command {

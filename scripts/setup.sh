@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # What building, testing and cross-building need, and how it comes onto this machine.
 #
-#   setup.sh build|test|cross           install what is missing (apt, as root or with sudo that asks
+#   setup.sh build|test|cross|package   install what is missing (apt, as root or with sudo that asks
 #                                       nothing); else print the command that does, and exit 1
-#   setup.sh --check build|test|cross   install nothing
+#   setup.sh --check WHAT               install nothing
 #   setup.sh --python                   print the python3 that the tests use
 #
 # Says nothing when nothing is missing. "cross" adds Debian's arm64 architecture: only CI asks for it.
@@ -59,6 +59,11 @@ look_test() {
     has clang-format || need clang-format "clang-format"
     has minisign || need minisign "minisign"
 }
+look_package() {
+    look_build
+    has dh || need debhelper "debhelper"
+    has lintian || need lintian "lintian"
+}
 look_cross() {
     local m
     has aarch64-linux-gnu-gcc || need gcc-aarch64-linux-gnu "a cross compiler for aarch64"
@@ -104,7 +109,7 @@ explain() {
 }
 
 usage() {
-    echo "usage: scripts/setup.sh [--check] build|test|cross | --python" >&2
+    echo "usage: scripts/setup.sh [--check] build|test|cross|package | --python" >&2
     exit 2
 }
 check=no
@@ -124,7 +129,7 @@ look() {
     "look_$what"
     [ ${#missing[@]} -eq 0 ]
 }
-case "$what" in build | test | cross) ;; *) usage ;; esac
+case "$what" in build | test | cross | package) ;; *) usage ;; esac
 if look; then exit 0; fi
 if [ "$check" = no ] && has apt-get && install && look; then exit 0; fi
 explain

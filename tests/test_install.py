@@ -93,6 +93,25 @@ def ask_installed(root, folder, ask):
     expect('the installed example answers', good and out.strip() == ANSWER, text)
 
 
+def manual_and_completion(name, prefix):
+    """Both say what --help says: every option, and the choices of those that have some."""
+    _, help_text, _ = run(f'{prefix}/bin/{name}', '--help')
+    options = set(re.findall(r'^  (?:-\w, |    )--([a-z0-9-]+)', help_text, re.M))
+    with open(f'{prefix}/share/man/man1/{name}.1', encoding='utf-8') as f:
+        page = f.read()
+    shown = set(re.findall(r'^\.B (?:\\-\w, )?\\-\\-([a-z0-9\\-]+)', page, re.M))
+    expect(f'{name}.1 has the options of --help', options and {o.replace('\\', '') for o in shown} == options,
+           str(options ^ {o.replace('\\', '') for o in shown}))
+    if shutil.which('groff'):
+        good, _, text = run('groff', '-man', '-ww', '-z', f'{prefix}/share/man/man1/{name}.1')
+        expect(f'groff has nothing against {name}.1', good and not text, text)
+    script = f'. {prefix}/share/bash-completion/completions/{name}; COMP_WORDS=({name} --th) COMP_CWORD=1; ' \
+             f'_{name.replace("-", "_")}; echo "${{COMPREPLY[@]}}"; COMP_WORDS=({name} --cpu av) COMP_CWORD=2; ' \
+             f'_{name.replace("-", "_")}; echo "${{COMPREPLY[@]}}"'
+    good, out, text = run('bash', '-c', script)
+    expect(f'completion of {name}', good and out.splitlines() == ['--threads', 'avx2 avxvnni avx512 avx512bf16'], text)
+
+
 def install():
     with tempfile.TemporaryDirectory() as folder:
         root = os.path.join(folder, 'root')
@@ -106,6 +125,12 @@ def install():
                              'usr/lib/pkgconfig/cvq.pc', 'usr/share/doc/cvq/LICENSE', 'usr/share/doc/cvq/examples/ask.c']
         there = files_below(root)
         expect('what is installed', not set(wanted) - set(there), f'missing: {sorted(set(wanted) - set(there))}')
+        names = [os.path.basename(c) for c in commands]
+        manuals = [f'usr/share/man/man1/{n}.1' for n in names]
+        completions = [f'usr/share/bash-completion/completions/{n}' for n in names]
+        expect('a manual page and completion for every command', not set(manuals + completions) - set(there))
+        for n in names:
+            manual_and_completion(n, f'{root}/usr')
         expect('nothing names the folder of DESTDIR', root not in open(f'{root}/usr/lib/pkgconfig/cvq.pc').read())
         ask = installed_example(root, folder)
         if ask:
