@@ -7,12 +7,17 @@
 #include "cli/messages.h"
 #include "cli/output.h"
 #include "cli/progress.h"
+#include "cli/target_size.h"
 #include "convert/convert.h"
+
+#define DEFAULT_RECIPE "q4"
 
 typedef struct arguments {
     cvq_common common;
     const char *recipe, *imatrix, *report;
     cvq_text_list types;
+    cvq_target target;
+    bool dry_run;
 } arguments;
 
 static const cvq_option options[] = {
@@ -27,6 +32,18 @@ static const cvq_option options[] = {
      .value = "GLOB=TYPE",
      .help = "give tensors whose Hugging Face name matches GLOB this type: f32, bf16, q8, q6, q4t, "
              "q4s or q4; may be given again, and the last match wins"},
+    {.name = "target-size",
+     .kind = CVQ_OPTION_TEXT,
+     .offset = offsetof(arguments, target.size),
+     .value = "SIZE",
+     .help = "instead of a recipe: types for each matrix so that the file is at most this large "
+             "(12.5G, 900M, or bits per weight, as 4.5bpw) and loses as little as possible"},
+    {.name = "sensitivity",
+     .kind = CVQ_OPTION_TEXT,
+     .offset = offsetof(arguments, target.sensitivity),
+     .value = "FILE",
+     .help = "for --target-size: how much each matrix matters, as cvq-sensitivity measured it; "
+             "without it the mean over another model's layers is taken"},
     {.name = "imatrix",
      .kind = CVQ_OPTION_TEXT,
      .offset = offsetof(arguments, imatrix),
@@ -38,13 +55,18 @@ static const cvq_option options[] = {
      .value = "FILE",
      .help = "write a table (TSV) with a row for each tensor: type, bits, relative RMSE, largest "
              "error; '-' is stdout"},
+    {.name = "dry-run",
+     .kind = CVQ_OPTION_FLAG,
+     .offset = offsetof(arguments, dry_run),
+     .help = "write nothing (no OUT.cvq is given): print a table of the tensors (name, shape, "
+             "source type, type, bytes)"},
 };
 
 static const cvq_command command = {
     .name = "cvq-quantize",
     .summary = "Turn a 16-bit .cvq file into a smaller one.",
     .operands = "IN.cvq OUT.cvq",
-    .min_operands = 2,
+    .min_operands = 1,
     .max_operands = 2,
     .options = options,
     .num_options = sizeof options / sizeof *options,
@@ -69,8 +91,9 @@ typedef struct work {
 static bool make_recipe(work *w) {
     const arguments *args = w->args;
     cvq_error err = {0};
-    if (cvq_recipe_open(&w->recipe, args->recipe, &err) != CVQ_OK) {
-        cvq_say_usage(&command, "--recipe %s: %s", args->recipe, err.message);
+    const char *name = args->recipe ? args->recipe : DEFAULT_RECIPE;
+    if (cvq_recipe_open(&w->recipe, name, &err) != CVQ_OK) {
+        cvq_say_usage(&command, "--recipe %s: %s", name, err.message);
         return false;
     }
     for (size_t i = 0; i < args->types.count; i++) {
@@ -93,6 +116,28 @@ static cvq_status plan_types(const work *w, cvq_type **types, cvq_error *err) {
         free(*types);
         *types = NULL;
     }
+    return status;
+}
+
+/* --target-size; CVQ_INVALID_ARGUMENT is wrong usage. */
+static cvq_status make_sized_recipe(work *w, cvq_error *err) {
+    const arguments *args = w->args;
+    uint64_t bytes;
+    char size[32];
+    if (args->imatrix)
+        CVQ_TRY(cvq_importance_open(&w->importance, args->imatrix, cvq_reader_config(w->in), err));
+    CVQ_TRY(cvq_target_recipe(&w->recipe, &args->target, &args->common, w->in, w->importance,
+                              &bytes, err));
+    cvq_say_note(&args->common, "--target-size %s: the file has %s (%llu bytes)", args->target.size,
+                 cvq_human_bytes(bytes, size), (unsigned long long)bytes);
+    return CVQ_OK;
+}
+
+static cvq_status dry_run(const work *w, cvq_error *err) {
+    cvq_buffer table = {0};
+    cvq_status status = cvq_requantize_dry_run(&table, w->in, w->recipe, err);
+    if (status == CVQ_OK) fwrite(table.data, 1, table.size, stdout);
+    cvq_buffer_free(&table);
     return status;
 }
 
@@ -163,7 +208,7 @@ static cvq_status write_report(work *w, cvq_error *err) {
 
 static cvq_status make_file(work *w, cvq_error *err) {
     const arguments *args = w->args;
-    if (args->imatrix)
+    if (args->imatrix && !w->importance)
         CVQ_TRY(cvq_importance_open(&w->importance, args->imatrix, cvq_reader_config(w->in), err));
     if (args->report)
         CVQ_TRY(cvq_alloc((void **)&w->stats, cvq_reader_tensor_count(w->in), sizeof *w->stats,
@@ -179,25 +224,44 @@ static cvq_status make_file(work *w, cvq_error *err) {
     return CVQ_OK;
 }
 
+/* What contradicts itself: the exit code, after a message. */
+static int check_usage(const arguments *args) {
+    const bool named = args->recipe || args->types.count;
+    if (args->dry_run && args->common.num_operands == 2)
+        return cvq_say_usage(&command, "--dry-run writes nothing, so it takes no OUT.cvq");
+    if (!args->dry_run && args->common.num_operands == 1)
+        return cvq_say_usage(&command, "too few arguments: needs %s", command.operands);
+    if (args->report && !args->dry_run && strcmp(args->report, args->common.operands[1]) == 0)
+        return cvq_say_usage(&command, "--report and OUT.cvq are the same file");
+    if (args->target.size && named)
+        return cvq_say_usage(&command, "--target-size chooses all types: it does not go with "
+                                       "--recipe or --type");
+    if (args->target.sensitivity && !args->target.size)
+        return cvq_say_usage(&command, "--sensitivity goes with --target-size");
+    return CVQ_EXIT_DONE;
+}
+
 /* Wrong usage is found before any output is opened. */
 static int run(work *w) {
     cvq_error err = {0};
     cvq_type *types = NULL;
-    if (w->args->report && strcmp(w->args->report, w->args->common.operands[1]) == 0)
-        return cvq_say_usage(&command, "--report and OUT.cvq are the same file");
-    if (!make_recipe(w)) return CVQ_EXIT_USAGE;
+    const cvq_target *target = &w->args->target;
+    const int exit_code = check_usage(w->args);
+    if (exit_code != CVQ_EXIT_DONE) return exit_code;
+    if (!target->size && !make_recipe(w)) return CVQ_EXIT_USAGE;
     if (cvq_reader_open(&w->in, w->args->common.operands[0], &err) != CVQ_OK)
         return cvq_say_error(&command, &err);
-    cvq_status status = plan_types(w, &types, &err);
+    cvq_status status = target->size ? make_sized_recipe(w, &err) : CVQ_OK;
+    if (status == CVQ_OK) status = plan_types(w, &types, &err);
     free(types);
     if (status == CVQ_INVALID_ARGUMENT)
         return cvq_say_usage(&command, "%s%s%s", err.where, err.where[0] ? ": " : "", err.message);
-    if (status == CVQ_OK) status = make_file(w, &err);
+    if (status == CVQ_OK) status = w->args->dry_run ? dry_run(w, &err) : make_file(w, &err);
     return status == CVQ_OK ? CVQ_EXIT_DONE : cvq_say_error(&command, &err);
 }
 
 int main(int argc, char **argv) {
-    arguments args = {.recipe = "q4"};
+    arguments args = {0};
     int exit_code;
     if (!cvq_options_parse(&command, argc, argv, &args, &exit_code)) return exit_code;
     work w = {.args = &args, .out = CVQ_OUTPUT_NONE, .report = CVQ_OUTPUT_NONE};

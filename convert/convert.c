@@ -91,9 +91,11 @@ static cvq_status stored_bytes(const cvq_tensor_spec *spec, cvq_type type, uint6
     return cvq_fail(err, CVQ_FORMAT, spec->name, "too large");
 }
 
-/* A row: name, shape, source_type, type, bytes. */
+static const char plan_header[] = "name\tshape\tsource_type\ttype\tbytes\n";
+
+/* A row of that. */
 static cvq_status print_plan_row(cvq_buffer *out, const cvq_tensor_spec *spec,
-                                 const cvq_st_tensor *source, cvq_type type, cvq_error *err) {
+                                 const char *source_type, cvq_type type, cvq_error *err) {
     char shape[CVQ_MAX_DIMS * 21], line[CVQ_MAX_TENSOR_NAME + sizeof shape + 80];
     uint64_t bytes = 0;
     int n = 0;
@@ -102,23 +104,22 @@ static cvq_status print_plan_row(cvq_buffer *out, const cvq_tensor_spec *spec,
         n += snprintf(shape + n, sizeof shape - (size_t)n, "%s%llu", d ? "x" : "",
                       (unsigned long long)spec->dims[d]);
     }
-    n = snprintf(line, sizeof line, "%s\t%s\t%s\t%s\t%llu\n", spec->name, shape,
-                 cvq_st_dtype_name(source->dtype), cvq_type_describe(type)->name,
-                 (unsigned long long)bytes);
+    n = snprintf(line, sizeof line, "%s\t%s\t%s\t%s\t%llu\n", spec->name, shape, source_type,
+                 cvq_type_describe(type)->name, (unsigned long long)bytes);
     return cvq_buffer_append(out, line, (size_t)n, err);
 }
 
 cvq_status cvq_convert_dry_run(cvq_buffer *out, const cvq_checkpoint *c, const cvq_recipe *recipe,
                                cvq_error *err) {
-    static const char header[] = "name\tshape\tsource_type\ttype\tbytes\n";
     cvq_type *types = NULL;
     CVQ_TRY(choose_types(&types, recipe, &c->config, cvq_tensor_map_inv_freq_type(c->map), err));
-    cvq_status status = cvq_buffer_append(out, header, sizeof header - 1, err);
+    cvq_status status = cvq_buffer_append(out, plan_header, sizeof plan_header - 1, err);
     size_t count = cvq_model_tensor_count(&c->config);
     for (size_t i = 0; i < count && status == CVQ_OK; i++) {
         cvq_tensor_spec spec;
         cvq_model_tensor_spec(&c->config, i, &spec);
-        status = print_plan_row(out, &spec, cvq_tensor_map_source(c->map, i), types[i], err);
+        const cvq_st_tensor *source = cvq_tensor_map_source(c->map, i);
+        status = print_plan_row(out, &spec, cvq_st_dtype_name(source->dtype), types[i], err);
     }
     free(types);
     return status;
@@ -348,6 +349,56 @@ cvq_status cvq_requantize(const cvq_reader *in, const cvq_recipe *recipe,
         status = write_file(&parts, &options->quantize, fd, where, id, err);
     }
     cvq_metadata_free(&metadata);
+    free(types);
+    return status;
+}
+
+/* ---------------------------------------------------------------- the second step's plan */
+
+static cvq_status types_of(cvq_type **types, const cvq_reader *in, const cvq_recipe *recipe,
+                           cvq_error *err) {
+    const cvq_model_config *config = cvq_reader_config(in);
+    const size_t inv_freq = cvq_model_tensor_index(config, CVQ_T_INV_FREQ, 0);
+    return choose_types(types, recipe, config, cvq_reader_tensor(in, inv_freq)->type, err);
+}
+
+cvq_status cvq_requantized_size(const cvq_reader *in, const cvq_recipe *recipe, uint64_t *bytes,
+                                cvq_error *err) {
+    const cvq_convert_options options = {0};
+    cvq_metadata metadata = {0};
+    cvq_buffer json = {0};
+    cvq_type *types = NULL;
+    cvq_writer *plan = NULL;
+    const uint8_t *tokenizer = NULL;
+    cvq_file_spec spec = {.config = cvq_reader_config(in)};
+    cvq_status status = types_of(&types, in, recipe, err);
+    if (status == CVQ_OK) status = carry_metadata(&metadata, in, recipe, &options, err);
+    if (status == CVQ_OK) status = cvq_metadata_print(&metadata, &json, err);
+    if (status != CVQ_OK) goto done;
+    cvq_reader_tokenizer_bytes(in, &tokenizer, &spec.tokenizer_size);
+    spec.tokenizer = tokenizer;
+    spec.types = types;
+    spec.metadata = (const char *)json.data;
+    spec.metadata_size = json.size;
+    status = cvq_writer_plan(&plan, &spec, err);
+    if (status == CVQ_OK) *bytes = cvq_writer_file_size(plan);
+done:
+    cvq_writer_free(plan);
+    cvq_buffer_free(&json);
+    cvq_metadata_free(&metadata);
+    free(types);
+    return status;
+}
+
+cvq_status cvq_requantize_dry_run(cvq_buffer *out, const cvq_reader *in, const cvq_recipe *recipe,
+                                  cvq_error *err) {
+    cvq_type *types = NULL;
+    CVQ_TRY(types_of(&types, in, recipe, err));
+    cvq_status status = cvq_buffer_append(out, plan_header, sizeof plan_header - 1, err);
+    for (size_t i = 0; status == CVQ_OK && i < cvq_reader_tensor_count(in); i++) {
+        const cvq_tensor *t = cvq_reader_tensor(in, i);
+        status = print_plan_row(out, &t->spec, cvq_type_describe(t->type)->name, types[i], err);
+    }
     free(types);
     return status;
 }

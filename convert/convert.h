@@ -36,5 +36,10 @@ cvq_status cvq_convert(const cvq_checkpoint *c, const cvq_recipe *recipe,
 cvq_status cvq_requantize(const cvq_reader *in, const cvq_recipe *recipe,
                           const cvq_convert_options *options, int fd, const char *where,
                           uint8_t id[32], cvq_error *err);
+/* The exact size of the file that it would write, and its plan as cvq_convert_dry_run prints it. */
+cvq_status cvq_requantized_size(const cvq_reader *in, const cvq_recipe *recipe, uint64_t *bytes,
+                                cvq_error *err);
+cvq_status cvq_requantize_dry_run(cvq_buffer *out, const cvq_reader *in, const cvq_recipe *recipe,
+                                  cvq_error *err);
 
 #endif

@@ -80,6 +80,13 @@ static cvq_status name_stranger(const cvq_safetensors *file, const cvq_model_con
     return cvq_fail(err, CVQ_INTERNAL, "importance", "tensors miscounted");
 }
 
+/* Half of the power that the vision expert's queries, keys and values are made from is a part that
+ * all patches have in common. An error of it adds the same to all keys, which softmax does not see;
+ * to weigh it costs precision where patches differ (docs/quantization.md has the measurement). */
+static bool heeded(const cvq_tensor_spec *spec) {
+    return spec->kind != CVQ_T_VISION_QKV;
+}
+
 static cvq_status read_all(cvq_importance *out, const cvq_safetensors *file,
                            const cvq_model_config *config, cvq_error *err) {
     size_t found = 0;
@@ -94,6 +101,10 @@ static cvq_status read_all(cvq_importance *out, const cvq_safetensors *file,
             return cvq_fail(err, CVQ_FORMAT, spec.name,
                             "has only one of .sum_sq and .count; calibrate again");
         CVQ_TRY(read_mean(&out->mean[i], &spec, sum, tokens, err));
+        if (!heeded(&spec)) {
+            free(out->mean[i]);
+            out->mean[i] = NULL;
+        }
         found += 2;
     }
     return found == cvq_safetensors_count(file) ? CVQ_OK : name_stranger(file, config, err);

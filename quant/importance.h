@@ -12,7 +12,7 @@ cvq_status cvq_importance_open(cvq_importance **out, const char *path,
                                const cvq_model_config *config, cvq_error *err);
 void cvq_importance_free(cvq_importance *i);
 /* Mean square of each input channel, [cols], or NULL where the file has none (or count 0) for this
- * tensor. */
+ * tensor, and for the vision expert's queries, keys and values, which are better off without. */
 const float *cvq_importance_of(const cvq_importance *i, size_t tensor);
 
 #endif

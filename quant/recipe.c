@@ -201,6 +201,74 @@ void cvq_recipe_free(cvq_recipe *r) {
     free(r);
 }
 
+/* ---------------------------------------------------------------- a recipe from its result */
+
+/* The type that most layers' tensors of this kind have; of equals the first in the enumeration. */
+static cvq_type commonest(const cvq_model_config *config, cvq_tensor_kind kind,
+                          const cvq_type *types) {
+    size_t votes[CVQ_TYPES] = {0};
+    int best = 0;
+    for (size_t i = 0; i < cvq_model_tensor_count(config); i++) {
+        cvq_tensor_spec spec;
+        cvq_model_tensor_spec(config, i, &spec);
+        if (spec.kind == kind) votes[types[i]]++;
+    }
+    for (int t = 1; t < CVQ_TYPES; t++)
+        if (votes[t] > votes[best]) best = t;
+    return (cvq_type)best;
+}
+
+/* "model.layers.*.mlp" of "model.layers.12.mlp": the same length or shorter. */
+static void any_layer(const char *name, char *pattern) {
+    const char *number = strpbrk(name, "0123456789");
+    const size_t digits = number ? strspn(number, "0123456789") : 0;
+    const bool layer = digits && number > name && number[-1] == '.' && number[digits] == '.';
+    if (!layer) {
+        strcpy(pattern, name);
+        return;
+    }
+    const size_t before = (size_t)(number - name);
+    memcpy(pattern, name, before);
+    pattern[before] = '*';
+    strcpy(pattern + before + 1, number + digits);
+}
+
+static cvq_status add_types(cvq_recipe *r, const cvq_model_config *config, const cvq_type *types,
+                            cvq_error *err) {
+    bool ruled[CVQ_TENSOR_KINDS] = {false};
+    for (int exceptions = 0; exceptions < 2; exceptions++) {
+        for (size_t i = 0; i < cvq_model_tensor_count(config); i++) {
+            cvq_tensor_spec spec;
+            char pattern[CVQ_MAX_TENSOR_NAME];
+            cvq_model_tensor_spec(config, i, &spec);
+            if (spec.role != CVQ_ROLE_MATRIX && spec.role != CVQ_ROLE_TABLE) continue;
+            const cvq_type most = commonest(config, spec.kind, types);
+            if (exceptions ? types[i] == most : ruled[spec.kind]) continue;
+            ruled[spec.kind] = true;
+            if (exceptions)
+                strcpy(pattern, spec.name);
+            else
+                any_layer(spec.name, pattern);
+            CVQ_TRY(
+                append_rule(r, pattern, strlen(pattern), exceptions ? types[i] : most, false, err));
+        }
+    }
+    return CVQ_OK;
+}
+
+cvq_status cvq_recipe_of_types(cvq_recipe **out, const char *name, const cvq_model_config *config,
+                               const cvq_type *types, cvq_error *err) {
+    cvq_recipe *r = calloc(1, sizeof *r);
+    if (!r) return cvq_fail(err, CVQ_OUT_OF_MEMORY, "recipe", "no memory for it");
+    cvq_status status = set_name(r, name, err);
+    if (status == CVQ_OK) status = add_types(r, config, types, err);
+    if (status == CVQ_OK)
+        *out = r;
+    else
+        cvq_recipe_free(r);
+    return status;
+}
+
 cvq_status cvq_recipe_add_rule(cvq_recipe *r, const char *rule, cvq_error *err) {
     const char *equals = strrchr(rule, '=');
     if (!equals || equals == rule)

@@ -10,6 +10,10 @@ typedef struct cvq_recipe cvq_recipe;
 
 /* "bf16", "q8", "q4", "q4-small"; CVQ_INVALID_ARGUMENT otherwise, listing the names. */
 cvq_status cvq_recipe_open(cvq_recipe **out, const char *name, cvq_error *err);
+/* A recipe of this name that gives a model these types, [cvq_model_tensor_count]: a rule for all
+ * layers' matrices of a kind, and then one for each that differs. */
+cvq_status cvq_recipe_of_types(cvq_recipe **out, const char *name, const cvq_model_config *config,
+                               const cvq_type *types, cvq_error *err);
 void cvq_recipe_free(cvq_recipe *r);
 /* "GLOB=TYPE" as given to --type; the last match wins. CVQ_INVALID_ARGUMENT for a bad type or no
  * '='. The recipe's name becomes "custom". */

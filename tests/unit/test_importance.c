@@ -78,6 +78,20 @@ static void means_are_read(void) {
     cvq_importance_free(NULL);
 }
 
+static void vision_queries_go_without(void) {
+    const cvq_model_config c = small_config();
+    const size_t qkv = cvq_model_tensor_index(&c, CVQ_T_VISION_QKV, 0);
+    cvq_importance *imp = NULL;
+    content vision = good;
+    vision.sum_name = "model.layers.0.self_attn.vision_expert_query_key_value.weight.sum_sq";
+    vision.count_name = "model.layers.0.self_attn.vision_expert_query_key_value.weight.count";
+    vision.cols = 72;
+    write_file(&vision);
+    CHECK(cvq_importance_open(&imp, path, &c, NULL) == CVQ_OK);
+    CHECK(imp && cvq_importance_of(imp, qkv) == NULL);
+    cvq_importance_free(imp);
+}
+
 static void refused(content c, const char *named) {
     const cvq_model_config config = small_config();
     cvq_importance *imp = NULL;
@@ -140,6 +154,7 @@ int main(void) {
     if (!mkdtemp(folder)) return 1;
     snprintf(path, sizeof path, "%s/imatrix.safetensors", folder);
     RUN(means_are_read);
+    RUN(vision_queries_go_without);
     RUN(strangers_are_refused);
     RUN(a_missing_file_is_said);
     unlink(path);
