@@ -1,0 +1,76 @@
+/* What the kernels for few rows of activations (decoding) share: the loops over rows and panels.
+ * A level brings a function for every small number of rows and panels that walks whole panels once:
+ * codes go from the file's planes into the dot products without a stop in memory, and sums stay in
+ * registers from the first column to the last. Read only inside this folder. */
+#ifndef CVQ_RUNTIME_KERNELS_GEMV_INT8_H
+#define CVQ_RUNTIME_KERNELS_GEMV_INT8_H
+
+#include "runtime/kernels/gemm_int8.h"
+
+#define GEMV_MAX_ROWS 4
+#define GEMV_MAX_PANELS 2
+#define GEMV_AHEAD 1024 /* bytes ahead of a panel's loads that are asked for */
+
+/* data: the first of the panels; a: from its first row and column on; c[row][16 x panel + lane]. */
+typedef void gemv_fn(const cvq_panels *w, const uint8_t *data, const gemm_rows *a, float *c,
+                     size_t ldc);
+
+/* One row takes two panels side by side, so that while one's loads wait at the edge of a page the
+ * other's run; more rows have work enough with one. */
+typedef struct gemv_plan {
+    gemv_fn *two_panels;           /* one row */
+    gemv_fn *panel[GEMV_MAX_ROWS]; /* [rows - 1] */
+} gemv_plan;
+
+GEMM_INLINE void gemv_run(const gemv_plan *plan, const cvq_panels *w, size_t panel0,
+                          size_t num_panels, const cvq_act8 *a, size_t row0, size_t m, float *c,
+                          size_t ldc) {
+    const uint8_t *data = w->data + panel0 * w->panel_stride;
+    for (size_t i = 0, rows; i < m; i += rows) {
+        rows = m - i < GEMV_MAX_ROWS ? m - i : GEMV_MAX_ROWS;
+        size_t at = (row0 + i) * a->stride;
+        gemm_rows part = {a->q + at, a->scale + at / CVQ_ACT_BLOCK, a->sum + at / CVQ_ACT_SUM,
+                          a->stride};
+        for (size_t p = 0, panels; p < num_panels; p += panels) {
+            panels = rows == 1 && num_panels - p >= 2 ? 2 : 1;
+            gemv_fn *multiply = panels == 2 ? plan->two_panels : plan->panel[rows - 1];
+            multiply(w, data + p * w->panel_stride, &part, c + i * ldc + p * CVQ_PANEL_ROWS, ldc);
+        }
+    }
+}
+
+/* Columns and bytes of a group. */
+GEMM_INLINE size_t gemv_columns(const cvq_type type) {
+    return type == CVQ_TYPE_Q8 ? 256 : 64;
+}
+GEMM_INLINE size_t gemv_bytes(const cvq_type type) {
+    return CVQ_PANEL_ROWS * (type == CVQ_TYPE_Q8 ? 260 : type == CVQ_TYPE_Q6 ? 52 : 36);
+}
+
+/* Asks for as many bytes as are about to be loaded, some way ahead. Near the end of the weights
+ * that is beyond them: a request for what is not there does nothing. */
+GEMM_INLINE void gemv_ask(const uint8_t *data, const size_t bytes) {
+    GEMM_UNROLL for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(data + GEMV_AHEAD + i);
+}
+
+/* The kernel of a type from the file's own
+ *   multiply(type, panels, rows, w, data, a, c, ldc). */
+#define GEMV_MULTIPLY(type, TYPE, panels, rows)                                                    \
+    static void type##_##panels##x##rows(const cvq_panels *w, const uint8_t *data,                 \
+                                         const gemm_rows *a, float *c, size_t ldc) {               \
+        multiply(CVQ_TYPE_##TYPE, panels, rows, w, data, a, c, ldc);                               \
+    }
+#define GEMV_KERNEL(type, TYPE, suffix)                                                            \
+    GEMV_MULTIPLY(type, TYPE, 2, 1)                                                                \
+    GEMV_MULTIPLY(type, TYPE, 1, 1)                                                                \
+    GEMV_MULTIPLY(type, TYPE, 1, 2)                                                                \
+    GEMV_MULTIPLY(type, TYPE, 1, 3)                                                                \
+    GEMV_MULTIPLY(type, TYPE, 1, 4)                                                                \
+    void gemv_##type##_##suffix(const cvq_panels *w, size_t panel0, size_t num_panels,             \
+                                const cvq_act8 *a, size_t row0, size_t m, float *c, size_t ldc) {  \
+        static const gemv_plan plan = {type##_2x1,                                                 \
+                                       {type##_1x1, type##_1x2, type##_1x3, type##_1x4}};          \
+        gemv_run(&plan, w, panel0, num_panels, a, row0, m, c, ldc);                                \
+    }
+
+#endif

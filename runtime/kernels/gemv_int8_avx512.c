@@ -1,0 +1,168 @@
+/* int8 matrix kernels for few rows with AVX-512 VNNI. A line of 64 codes is a plane's line and a
+ * mask or shift (q4), and a shuffle (q4t), or two more bits (q6), or the file's own (q8).
+ *
+ * Zero points: an accumulator starts at (zero point) x (sum of the block's activations), one
+ * vpmaddwd with a broadcast; where that is a row's own (q4t's offset), the zero points come from
+ * the scales' bits by three operations a block. */
+#include <immintrin.h>
+#include <string.h>
+
+#include "runtime/kernels/gemv_int8.h"
+
+GEMM_INLINE __m512i load_line(const uint8_t *p) {
+    return _mm512_loadu_si512((const void *)p);
+}
+GEMM_INLINE __m512i broadcast4(const void *p) {
+    int32_t four;
+    memcpy(&four, p, 4);
+    return _mm512_set1_epi32(four);
+}
+
+/* Assembly, since for the intrinsic gcc 12 copies every accumulator twice. */
+GEMM_INLINE __m512i dot4(__m512i sum, __m512i codes, __m512i activations) {
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(codes), "v"(activations));
+    return sum;
+}
+
+/* 16-bit zero points as vpmaddwd takes them: the other half of a lane is 0. scales: of 16 rows. */
+GEMM_INLINE __m512i zero_points(const cvq_type type, const cvq_panels *w, const uint8_t *scales) {
+    if (type == CVQ_TYPE_Q8) return _mm512_set1_epi32(0x10000 - 128);
+    if (type == CVQ_TYPE_Q6) return _mm512_set1_epi32(0x10000 - 32);
+    if (type == CVQ_TYPE_Q4) return _mm512_set1_epi32(0x10000 - 8);
+    __m256i offset = _mm256_and_si256(_mm256_loadu_si256((const __m256i *)(const void *)scales),
+                                      _mm256_set1_epi16(31));
+    return _mm512_cvtepu16_epi32(_mm256_sub_epi16(offset, _mm256_set1_epi16(w->codebook->zero)));
+}
+
+/* Lines l and l + 4 (columns 4l.. and 16 + 4l..) of block b of a group. */
+GEMM_INLINE void decode(const cvq_type type, const uint8_t *group, const size_t b, const size_t l,
+                        __m512i table, __m512i *x, __m512i *y) {
+    const __m512i low = _mm512_set1_epi8(15), high = _mm512_set1_epi8(0x30);
+    __m512i both = load_line(group + 64 + 256 * b + 64 * l);
+    *x = _mm512_and_si512(both, low);
+    *y = _mm512_and_si512(_mm512_srli_epi16(both, 4), low);
+    if (type == CVQ_TYPE_Q4T) {
+        *x = _mm512_shuffle_epi8(table, *x);
+        *y = _mm512_shuffle_epi8(table, *y);
+    }
+    if (type == CVQ_TYPE_Q6) { /* high bits: line l % 2, at bits 2 (l / 2) and 4 further up */
+        __m512i h = load_line(group + 64 + 512 + 128 * b + 64 * (l % 2));
+        __m512i hx = l < 2 ? _mm512_slli_epi16(h, 4) : _mm512_slli_epi16(h, 2);
+        __m512i hy = l < 2 ? h : _mm512_srli_epi16(h, 2);
+        *x = _mm512_or_si512(*x, _mm512_and_si512(hx, high));
+        *y = _mm512_or_si512(*y, _mm512_and_si512(hy, high));
+    }
+}
+
+typedef struct sums {
+    __m512 row[GEMV_MAX_ROWS][GEMV_MAX_PANELS];
+} sums;
+
+/* A block's end: sum += scales x (float)dot. k: the block's first column. */
+GEMM_INLINE void add_block(const int panels, const int rows, const uint8_t *const *scales,
+                           const gemm_rows *a, size_t k, __m512i (*dot)[GEMV_MAX_PANELS], sums *s) {
+    GEMM_UNROLL for (int p = 0; p < panels; p++) {
+        __m512 weight =
+            _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)scales[p]));
+        GEMM_UNROLL for (int i = 0; i < rows; i++) {
+            float scale = a->scale[((size_t)i * a->stride + k) / CVQ_ACT_BLOCK];
+            s->row[i][p] = _mm512_fmadd_ps(_mm512_mul_ps(weight, _mm512_set1_ps(scale)),
+                                           _mm512_cvtepi32_ps(dot[i][p]), s->row[i][p]);
+        }
+    }
+}
+
+/* A block of 32 columns; groups: of the panels. */
+GEMM_INLINE void block_of_32(const cvq_type type, const int panels, const int rows,
+                             const cvq_panels *w, const uint8_t *const *group, const size_t b,
+                             __m512i table, const gemm_rows *a, size_t k, sums *s) {
+    __m512i dot[GEMV_MAX_ROWS][GEMV_MAX_PANELS];
+    const uint8_t *scales[GEMV_MAX_PANELS];
+    GEMM_UNROLL for (int p = 0; p < panels; p++) {
+        scales[p] = group[p] + 32 * b;
+        __m512i zeros = zero_points(type, w, scales[p]);
+        GEMM_UNROLL for (int i = 0; i < rows; i++) dot[i][p] = _mm512_madd_epi16(
+            zeros, broadcast4(&a->sum[((size_t)i * a->stride + k) / CVQ_ACT_SUM]));
+    }
+    GEMM_UNROLL for (size_t l = 0; l < 4; l++) {
+        __m512i x[GEMV_MAX_PANELS], y[GEMV_MAX_PANELS];
+        GEMM_UNROLL for (int p = 0; p < panels; p++)
+            decode(type, group[p], b, l, table, &x[p], &y[p]);
+        GEMM_UNROLL for (int i = 0; i < rows; i++) {
+            const int8_t *q = a->q + (size_t)i * a->stride + k + 4 * l;
+            __m512i first = broadcast4(q), second = broadcast4(q + 16);
+            GEMM_UNROLL for (int p = 0; p < panels; p++) {
+                dot[i][p] = dot4(dot[i][p], x[p], first);
+                dot[i][p] = dot4(dot[i][p], y[p], second);
+            }
+        }
+    }
+    add_block(panels, rows, scales, a, k, dot, s);
+}
+
+/* A block of 128 columns of q8. */
+GEMM_INLINE void block_of_128(const int panels, const int rows, const uint8_t *const *group,
+                              const size_t b, const gemm_rows *a, size_t k, sums *s) {
+    __m512i dot[GEMV_MAX_ROWS][GEMV_MAX_PANELS];
+    const uint8_t *scales[GEMV_MAX_PANELS];
+    const __m512i zeros = zero_points(CVQ_TYPE_Q8, NULL, NULL);
+    GEMM_UNROLL for (int i = 0; i < rows; i++) {
+        const int32_t *sum = a->sum + ((size_t)i * a->stride + k) / CVQ_ACT_SUM;
+        __m512i start =
+            _mm512_madd_epi16(zeros, _mm512_set1_epi32(sum[0] + sum[1] + sum[2] + sum[3]));
+        GEMM_UNROLL for (int p = 0; p < panels; p++) dot[i][p] = start;
+    }
+    GEMM_UNROLL for (int p = 0; p < panels; p++) scales[p] = group[p] + 32 * b;
+    const int8_t *q = a->q + k;
+    for (size_t at = 64 + 2048 * b; at < 64 + 2048 * (b + 1); at += 512, q += 32) {
+        GEMM_UNROLL for (size_t l = 0; l < 8; l++) {
+            __m512i x[GEMV_MAX_PANELS];
+            GEMM_UNROLL for (int p = 0; p < panels; p++) {
+                __builtin_prefetch(group[p] + at + 64 * l + GEMV_AHEAD);
+                x[p] = load_line(group[p] + at + 64 * l);
+            }
+            GEMM_UNROLL for (int i = 0; i < rows; i++) {
+                __m512i four = broadcast4(q + (size_t)i * a->stride + 4 * l);
+                GEMM_UNROLL for (int p = 0; p < panels; p++) dot[i][p] =
+                    dot4(dot[i][p], x[p], four);
+            }
+        }
+    }
+    add_block(panels, rows, scales, a, k, dot, s);
+}
+
+GEMM_INLINE void multiply(const cvq_type type, const int panels, const int rows,
+                          const cvq_panels *w, const uint8_t *data, const gemm_rows *a, float *c,
+                          size_t ldc) {
+    const size_t columns = gemv_columns(type), bytes = gemv_bytes(type);
+    __m512i table = _mm512_setzero_si512();
+    if (type == CVQ_TYPE_Q4T)
+        table = _mm512_broadcast_i32x4(
+            _mm_loadu_si128((const __m128i *)(const void *)w->codebook->table));
+    sums s;
+    GEMM_UNROLL for (int i = 0; i < rows; i++) {
+        GEMM_UNROLL for (int p = 0; p < panels; p++) s.row[i][p] = _mm512_setzero_ps();
+    }
+    for (size_t k = 0; k < w->k; k += columns, data += bytes) {
+        const uint8_t *group[GEMV_MAX_PANELS];
+        GEMM_UNROLL for (int p = 0; p < panels; p++) {
+            group[p] = data + (size_t)p * w->panel_stride;
+            if (type != CVQ_TYPE_Q8) gemv_ask(group[p], bytes);
+        }
+        GEMM_UNROLL for (size_t b = 0; b < 2; b++) {
+            if (type == CVQ_TYPE_Q8)
+                block_of_128(panels, rows, group, b, a, k + 128 * b, &s);
+            else
+                block_of_32(type, panels, rows, w, group, b, table, a, k + 32 * b, &s);
+        }
+    }
+    GEMM_UNROLL for (int i = 0; i < rows; i++) {
+        GEMM_UNROLL for (int p = 0; p < panels; p++)
+            _mm512_storeu_ps(c + (size_t)i * ldc + CVQ_PANEL_ROWS * p, s.row[i][p]);
+    }
+}
+
+GEMV_KERNEL(q8, Q8, 16x4__avx512)
+GEMV_KERNEL(q6, Q6, 16x4__avx512)
+GEMV_KERNEL(q4t, Q4T, 16x4__avx512)
+GEMV_KERNEL(q4, Q4, 16x4__avx512)
