@@ -192,8 +192,8 @@ static int bench(const char *only) {
         const cvq_kernels *t = cvq_kernels_for(level);
         bench_attention(t, 112, int8);
         bench_attention(t, 128, int8);
-        for (size_t j = 0; j < 4; j++) /* out of the second-level cache */
-            bench_int8(t, types[j], 256, 4096, 1, int8);
+        for (cvq_type type = 0; type < CVQ_TYPES; type++) /* out of the second-level cache */
+            if (t->gemm_int8[type]) bench_int8(t, type, 256, 4096, 1, int8);
         for (size_t s = 0; s < 2; s++)
             for (cvq_type type = 0; type < CVQ_TYPES; type++)
                 for (size_t m = 0; m < 4 && t->gemm_int8[type]; m++)
