@@ -158,6 +158,10 @@ quick: ## the gcc build with all its tests, in under five minutes
 	$(SUB) B=build
 	$(RUN_TESTS) gcc=build
 
+regress: all ## what quantization costs, recipe by recipe, against what it cost before (MODEL= and DATA= for another model, REWRITE=1)
+	@$(PYTHON) scripts/regress.py --bin $(B)/bin --out $(B)/regress $(if $(MODEL),--model $(MODEL)) $(if $(DATA),--data $(DATA)) \
+	  $(if $(REWRITE),--rewrite)
+
 clang: ## the same with clang
 	$(SUB) $(CLANG)
 	$(RUN_TESTS) clang=build/clang
@@ -245,7 +249,7 @@ help: ## this list
 	@echo 'make TARGET [V=1] [B=build folder] [CC=compiler] [PREFIX=/usr/local] [DESTDIR=]'
 	@grep -hE '^[a-z0-9_-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z0-9_-]+):.*## /  \1\t/' | expand -t 20
 
-.PHONY: all needs force unit-tests test-programs demo test quick clang asan ubsan aarch64 check-includes \
+.PHONY: all needs force unit-tests test-programs demo test quick regress clang asan ubsan aarch64 check-includes \
   format format-check manuals deb install uninstall clean help
 .SECONDARY:
 .DELETE_ON_ERROR:

@@ -1,0 +1,79 @@
+#!/usr/bin/env python3
+"""scripts/regress.py notices what got worse: a search that was taken out, a value that is gone. With little data, in a folder of its own.
+cvq-test: once
+"""
+import json
+import os
+import subprocess
+import sys
+import tempfile
+
+BIN = os.path.abspath(os.environ.get('CVQ_BIN', 'build/bin'))
+TOOLS = os.path.abspath(os.environ.get('CVQ_TOOLS', 'build/tools'))
+passed = failed = 0
+
+
+def check(name, good, explanation=''):
+    global passed, failed
+    passed, failed = passed + bool(good), failed + (not good)
+    if not good:
+        print(f'FAIL {name}: {explanation}', flush=True)
+
+
+def regress(*args):
+    return subprocess.run([sys.executable, 'scripts/regress.py', '--bin', BIN, '--out', os.path.join(work, 'out'), *args],
+                          stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600)
+
+
+def stored():
+    with open(expected, encoding='utf-8') as f:
+        return json.load(f)
+
+
+def main():
+    global work, expected
+    with tempfile.TemporaryDirectory(prefix='cvq-regress-') as work:
+        expected = os.path.join(work, 'expected.json')
+        data = os.path.join(work, 'data.jsonl')
+        with open('tests/data/regress/data.jsonl', encoding='utf-8') as f:
+            lines = [json.loads(line) for line in f]
+        for x in lines:
+            if 'image' in x:
+                x['image'] = os.path.abspath(os.path.join('tests/data/regress', x['image']))
+        with open(data, 'w', encoding='utf-8') as f:
+            f.writelines(json.dumps(x) + '\n' for x in lines[:12])
+            f.write(json.dumps({'text': lines[-1]['text'][:8000]}) + '\n')
+        args = ('--data', data, '--expected', expected, '--only', 'q4')
+
+        r = regress(*args)
+        check('the first time it writes', r.returncode == 0 and f'written: {expected}' in r.stdout, r)
+        check('all that was measured', set(stored()) == {'q4, exact', 'q4, fast', 'bf16, exact'} and
+              {'text.kld_mean', 'answers.kld_mean', 'accuracy', 'state.layer.3.language'} <= set(stored()['q4, fast']), stored())
+        r = regress(*args)
+        check('then nothing is worse', r.returncode == 0 and 'WORSE' not in r.stdout and 'written' not in r.stdout, r)
+        for name in ('report.txt', 'layers.svg'):
+            check(f'{name} is there', os.path.getsize(os.path.join(work, 'out', name)) > 100)
+
+        r = regress(*args, '--quantize', os.path.join(TOOLS, 'worse_quantize'))
+        words = ('WORSE q4, exact: text.kld_mean: ', 'WORSE q4, fast: text.kld_mean: ', 'WORSE q4, exact: state.layer.1.language: ')
+        check('a search that does not search is noticed', r.returncode == 1 and all(w in r.stdout for w in words), r)
+        check('what it does not touch is not', 'vision.layer.0' not in r.stdout, r)
+
+        good = stored()
+        good['q4, exact']['text.kld_mean'] *= 0.9
+        good['gone, exact'] = {'bytes': 1}
+        good['q4, fast']['state.layer.9.vision'] = 1
+        with open(expected, 'w', encoding='utf-8') as f:
+            json.dump(good, f)
+        r = regress(*args)
+        check('a tenth more is noticed, and nothing else', r.returncode == 1 and r.stdout.count('WORSE') == 2 and
+              'q4, exact: text.kld_mean' in r.stdout and 'state.layer.9.vision: not measured any more' in r.stdout, r)
+        r = regress(*args, '--rewrite')
+        check('--rewrite takes the present values', r.returncode == 0 and abs(stored()['q4, exact']['text.kld_mean'] * 0.9 / good['q4, exact'][
+            'text.kld_mean'] - 1) < 1e-9, r)
+    print(f'{passed} passed, {failed} failed, 0 skipped')
+    return failed != 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
