@@ -23,6 +23,10 @@ static size_t rows_left_out(const cvq_calibrator *c, const char *name) {
     return strncmp(name, DECODER, strlen(DECODER)) == 0 ? 1 : 0;
 }
 
+static cvq_second_moment *moment_of(const cvq_calibrator *c, const char *name) {
+    return c->moments ? cvq_second_moments_find(c->moments, name) : NULL;
+}
+
 static int on_wants(void *context, const char *name) {
     return sums_of(context, name) != NULL;
 }
@@ -36,6 +40,9 @@ static void on_sees(void *context, const char *name, size_t first, size_t rows, 
     if (cols != s->cols) {
         cvq_fail(&c->error, CVQ_INTERNAL, name, "rows of another length than the matrix");
     } else {
+        cvq_second_moment *moment = moment_of(c, name);
+        if (moment) cvq_second_moments_add(c->moments, moment, values + skip * cols, rows - skip);
+        if (c->moments_only) return;
         cvq_channel_sums_add(s, values + skip * cols, rows - skip);
         for (size_t k = 0; k < cols && c->error.code == CVQ_OK; k++)
             if (!isfinite(s->sum_sq[k]))
@@ -133,6 +140,12 @@ static cvq_status take_picture(cvq_calibrator *c, cvq_image *image, cvq_error *e
     return status;
 }
 
+void cvq_calibrate_moments(cvq_calibrator *c, cvq_second_moments *moments, bool not_first) {
+    drop_picture(c);
+    c->moments = moments;
+    c->moments_only = not_first;
+}
+
 cvq_status cvq_calibrate_ids(cvq_calibrator *c, cvq_image *image, const int32_t *ids, size_t n,
                              cvq_error *err) {
     cvq_prompt *prompt = NULL;
@@ -144,7 +157,7 @@ cvq_status cvq_calibrate_ids(cvq_calibrator *c, cvq_image *image, const int32_t 
     cvq_session_rewind(c->session, image ? 1 + c->image_slots : 0);
     cvq_status status = sync(c, prompt, n, err);
     cvq_prompt_free(prompt);
-    if (status == CVQ_OK && image)
+    if (status == CVQ_OK && image && !c->moments_only)
         status = cvq_calibration_add(&c->total, &c->picture, "the picture", err);
     return status;
 }

@@ -1,11 +1,13 @@
 /* Calibration: prompts go through a session while an observer adds up the squares of every matrix's
  * inputs. bos and boi are left out: what they become does not depend on what follows them
  * (attention is causal), and their massive activations would drown the other tokens'. lm_head
- * counts language tokens alone. */
+ * counts language tokens alone. Second moments, where they are asked for, count a picture once,
+ * however many questions there are about it. */
 #ifndef CVQ_BENCH_CALIBRATE_H
 #define CVQ_BENCH_CALIBRATE_H
 
 #include "bench/channel_sums.h"
+#include "bench/second_moments.h"
 #include "cvq.h"
 
 /* Done so far, as a number of text tokens that cost the same. Nonzero stops. */
@@ -16,6 +18,8 @@ typedef struct cvq_calibrator {
     const cvq_model *model;
     cvq_session *session;
     cvq_calibration total;
+    cvq_second_moments *moments; /* the pass of, or NULL: sums of squares only */
+    bool moments_only;           /* a later pass: total is complete */
 
     cvq_calibration picture;    /* what the picture in the session adds to every prompt with it */
     cvq_prompt *picture_prompt; /* bos and that picture; NULL: none is there */
@@ -35,6 +39,10 @@ cvq_status cvq_calibrator_open(cvq_calibrator *c, const cvq_model *model,
                                cvq_calibrate_progress_fn progress, void *context, cvq_error *err);
 /* Before the session is closed. */
 void cvq_calibrator_close(cvq_calibrator *c);
+
+/* What runs from now on adds to this pass of second moments, too; not_first: and to nothing else.
+ */
+void cvq_calibrate_moments(cvq_calibrator *c, cvq_second_moments *moments, bool not_first);
 
 /* The cost of a picture that the prompt before does not have. */
 double cvq_calibrate_picture_cost(const cvq_calibrator *c);

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/machine_memory.h"
 #include "bench/calibrate.h"
 #include "cli/interrupt.h"
 #include "cli/messages.h"
@@ -17,6 +18,7 @@
 typedef struct calibrate_args {
     cvq_run_args run;
     const char *output;
+    const char *second_moments;
     bool merge;
     uint64_t window;
 } calibrate_args;
@@ -33,6 +35,13 @@ static const cvq_option options[] = {
      .kind = CVQ_OPTION_FLAG,
      .offset = MEMBER(merge),
      .help = "add up files that cvq-calibrate wrote, which are then the arguments"},
+    {.name = "second-moments",
+     .kind = CVQ_OPTION_TEXT,
+     .offset = MEMBER(second_moments),
+     .value = "FILE.safetensors",
+     .help = "measure how the decoder's input channels go together as well, for cvq-quantize "
+             "--feedback; goes over the data several times where memory is short (the real model: "
+             "10 GB of sums, 5 GB of file)"},
     {.name = "context",
      .kind = CVQ_OPTION_COUNT,
      .offset = MEMBER(window),
@@ -64,7 +73,11 @@ static const cvq_command command = {
         "The file has for every matrix NAME.sum_sq (F32, the sum of squares of each input channel) "
         "and NAME.count (I64, of how many tokens). bos and the token that begins a picture do not "
         "count. Any .cvq file of the model will do; the 16-bit one measures best. cvq-quantize "
-        "--imatrix reads the file.",
+        "--imatrix reads the file.\n"
+        "--second-moments writes for each input of the decoder's matrices (up shares gate's) "
+        "NAME.count, NAME.sum_sq and NAME.correlation (F16, the lower triangle row by row, in "
+        "blocks of 2,048 channels where there are more than 4,096). A picture counts once there, "
+        "however many questions there are about it.",
 };
 
 /* What goes through the model at once, after a bos and the line's picture. */
@@ -81,7 +94,8 @@ typedef struct work {
     cvq_buffer ids, pieces;
     cvq_calibrator calibrator;
     double cost; /* of all pieces */
-    cvq_output output;
+    cvq_output output, moments_output;
+    cvq_second_moments moments;
 } work;
 
 static size_t num_pieces(const work *w) {
@@ -222,16 +236,41 @@ static cvq_status finish(work *w, const cvq_calibration *c, cvq_error *err) {
     return CVQ_OK;
 }
 
+/* What sums of a pass may take: half of the memory that is left. */
+static uint64_t moment_budget(void) {
+    return cvq_machine_memory_now().available / 2;
+}
+
+/* Over the data once, or as often as second moments need. */
+static cvq_status run_passes(work *w, cvq_error *err) {
+    const calibrate_args *args = w->args;
+    bool more = true, not_first = false;
+    if (!args->second_moments) return run_pieces(w, err);
+    CVQ_TRY(cvq_second_moments_open(&w->moments, cvq_reader_config(w->reader), moment_budget(),
+                                    args->run.common.threads, w->moments_output.fd,
+                                    args->second_moments, err));
+    for (; more; not_first = true) {
+        CVQ_TRY(cvq_second_moments_begin(&w->moments, err));
+        cvq_calibrate_moments(&w->calibrator, &w->moments, not_first);
+        CVQ_TRY(run_pieces(w, err));
+        CVQ_TRY(cvq_second_moments_end(&w->moments, &more, err));
+    }
+    return cvq_output_commit(&w->moments_output, err);
+}
+
 static cvq_status calibrate(work *w, cvq_error *err) {
     const cvq_common *common = &w->args->run.common;
     const char *inputs[] = {common->operands[0], common->operands[1]};
     CVQ_TRY(cvq_reader_open(&w->reader, common->operands[0], err));
     CVQ_TRY(cvq_output_open(&w->output, w->args->output, common->force, inputs, 2, err));
+    if (w->args->second_moments)
+        CVQ_TRY(cvq_output_open(&w->moments_output, w->args->second_moments, common->force, inputs,
+                                2, err));
     CVQ_TRY(read_data(w, err));
     CVQ_TRY(cvq_calibrator_open(&w->calibrator, w->run.model, cvq_reader_config(w->reader),
                                 w->run.session, on_progress, w, err));
     cvq_interrupt_session(w->run.session);
-    cvq_status status = run_pieces(w, err);
+    cvq_status status = run_passes(w, err);
     cvq_interrupt_session(NULL);
     return status == CVQ_OK ? finish(w, &w->calibrator.total, err) : status;
 }
@@ -272,17 +311,27 @@ int main(int argc, char **argv) {
     calibrate_args args = {.output = "importance.safetensors"};
     int exit_code;
     if (!cvq_options_parse(&command, argc, argv, &args, &exit_code)) return exit_code;
-    work w = {.args = &args, .run = {.args = &args.run}, .output = CVQ_OUTPUT_NONE};
+    work w = {.args = &args,
+              .run = {.args = &args.run},
+              .output = CVQ_OUTPUT_NONE,
+              .moments_output = CVQ_OUTPUT_NONE};
     cvq_error err = {0};
     if (!args.merge && args.run.common.num_operands != 2)
         return cvq_say_usage(&command, "takes MODEL.cvq and DATA.jsonl; files to add up come after "
                                        "--merge");
+    if (args.second_moments && args.merge)
+        return cvq_say_usage(&command, "--second-moments cannot be added up; measure them with all "
+                                       "the data at once");
+    if (args.second_moments && strcmp(args.second_moments, args.output) == 0)
+        return cvq_say_usage(&command, "--second-moments and --output are the same file");
     if (!args.merge) exit_code = open_model(&w, &args);
     if (exit_code == CVQ_EXIT_DONE &&
         (args.merge ? merge(&w, &err) : calibrate(&w, &err)) != CVQ_OK)
         exit_code = cvq_say_error(&command, &err);
     cvq_output_discard(&w.output);
+    cvq_output_discard(&w.moments_output);
     cvq_calibrator_close(&w.calibrator);
+    cvq_second_moments_close(&w.moments);
     cvq_task_pictures_close(&w.pictures);
     cvq_task_free(&w.task);
     cvq_buffer_free(&w.ids);
