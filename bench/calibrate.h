@@ -1,8 +1,8 @@
 /* Calibration: prompts go through a session while an observer adds up the squares of every matrix's
  * inputs. bos and boi are left out: what they become does not depend on what follows them
  * (attention is causal), and their massive activations would drown the other tokens'. lm_head
- * counts language tokens alone. Second moments, where they are asked for, count a picture once,
- * however many questions there are about it. */
+ * counts language tokens alone. Second moments, where they are asked for, count a picture once
+ * for the questions that follow one another about it. */
 #ifndef CVQ_BENCH_CALIBRATE_H
 #define CVQ_BENCH_CALIBRATE_H
 

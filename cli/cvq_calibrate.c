@@ -76,8 +76,8 @@ static const cvq_command command = {
         "--imatrix reads the file.\n"
         "--second-moments writes for each input of the decoder's matrices (up shares gate's) "
         "NAME.count, NAME.sum_sq and NAME.correlation (F16, the lower triangle row by row, in "
-        "blocks of 2,048 channels where there are more than 4,096). A picture counts once there, "
-        "however many questions there are about it.",
+        "blocks of 2,048 channels where there are more than 4,096). There a picture counts once "
+        "for the questions that follow one another about it.",
 };
 
 /* What goes through the model at once, after a bos and the line's picture. */

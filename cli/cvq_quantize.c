@@ -14,7 +14,7 @@
 
 typedef struct arguments {
     cvq_common common;
-    const char *recipe, *imatrix, *report;
+    const char *recipe, *imatrix, *feedback, *report;
     cvq_text_list types;
     cvq_target target;
     bool dry_run;
@@ -49,6 +49,12 @@ static const cvq_option options[] = {
      .offset = offsetof(arguments, imatrix),
      .value = "FILE",
      .help = "importance of the input channels, as cvq-calibrate writes it"},
+    {.name = "feedback",
+     .kind = CVQ_OPTION_TEXT,
+     .offset = offsetof(arguments, feedback),
+     .value = "FILE",
+     .help = "let the decoder's columns make good what others lose, by the second moments that "
+             "cvq-calibrate --second-moments wrote; takes two to three times as long"},
     {.name = "report",
      .kind = CVQ_OPTION_TEXT,
      .offset = offsetof(arguments, report),
@@ -81,6 +87,7 @@ typedef struct work {
     cvq_reader *in;
     cvq_recipe *recipe;
     cvq_importance *importance;
+    cvq_second_moments_file *moments;
     cvq_quant_stats *stats; /* only with --report */
     cvq_output out, report;
     uint8_t id[32];
@@ -143,11 +150,30 @@ static cvq_status dry_run(const work *w, cvq_error *err) {
 
 static cvq_status open_outputs(work *w, cvq_error *err) {
     const arguments *args = w->args;
-    const char *inputs[] = {args->common.operands[0], args->imatrix};
+    const char *inputs[] = {args->common.operands[0], args->imatrix, args->feedback};
     const char *path = args->common.operands[1];
     if (args->report && strcmp(args->report, "-") != 0)
-        CVQ_TRY(cvq_output_open(&w->report, args->report, args->common.force, inputs, 2, err));
-    return cvq_output_open(&w->out, path, args->common.force, inputs, 2, err);
+        CVQ_TRY(cvq_output_open(&w->report, args->report, args->common.force, inputs, 3, err));
+    return cvq_output_open(&w->out, path, args->common.force, inputs, 3, err);
+}
+
+/* Says which of the decoder's matrices go without feedback. */
+static cvq_status open_moments(work *w, cvq_error *err) {
+    const cvq_model_config *config = cvq_reader_config(w->in);
+    size_t few = 0, of = 0;
+    CVQ_TRY(cvq_second_moments_file_open(&w->moments, w->args->feedback, config, err));
+    for (size_t i = 0; i < cvq_model_tensor_count(config); i++) {
+        uint64_t tokens;
+        if (!cvq_second_moments_file_has(w->moments, i, &tokens)) continue;
+        of++;
+        few += tokens < cvq_feedback_enough(config);
+    }
+    if (few > 0)
+        cvq_say_note(&w->args->common,
+                     "--feedback: %zu of %zu matrices saw fewer than %llu tokens and go without; "
+                     "calibrate with more data",
+                     few, of, (unsigned long long)cvq_feedback_enough(config));
+    return CVQ_OK;
 }
 
 static cvq_status quantize(work *w, cvq_error *err) {
@@ -157,6 +183,7 @@ static cvq_status quantize(work *w, cvq_error *err) {
     cvq_progress_begin(&progress, "quantizing", "bytes");
     cvq_convert_options convert_options = {.quantize = {.threads = args->common.threads,
                                                         .importance = w->importance,
+                                                        .moments = w->moments,
                                                         .stats = w->stats,
                                                         .progress = cvq_progress_bytes,
                                                         .progress_context = &progress}};
@@ -210,6 +237,7 @@ static cvq_status make_file(work *w, cvq_error *err) {
     const arguments *args = w->args;
     if (args->imatrix && !w->importance)
         CVQ_TRY(cvq_importance_open(&w->importance, args->imatrix, cvq_reader_config(w->in), err));
+    if (args->feedback) CVQ_TRY(open_moments(w, err));
     if (args->report)
         CVQ_TRY(cvq_alloc((void **)&w->stats, cvq_reader_tensor_count(w->in), sizeof *w->stats,
                           "the report", err));
@@ -269,6 +297,7 @@ int main(int argc, char **argv) {
     cvq_output_discard(&w.out);
     cvq_output_discard(&w.report);
     cvq_importance_free(w.importance);
+    cvq_second_moments_file_close(w.moments);
     free(w.stats);
     cvq_reader_close(w.in);
     cvq_recipe_free(w.recipe);

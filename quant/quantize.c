@@ -39,6 +39,7 @@ typedef struct strip_plan {
 typedef struct worker {
     float *rows;    /* [strip rows][cols] */
     float *decoded; /* [panel height][padded cols]; only where stats are asked for */
+    void *scratch;  /* only with feedback */
     size_t failed;  /* the strip that error is of: the lowest of this thread's */
     cvq_error error;
 } worker;
@@ -53,6 +54,8 @@ typedef struct job {
     size_t index;
     const cvq_tensor *tensor;
     const float *importance;
+    cvq_feedback feedback;
+    bool has_feedback;
     strip_plan plan;
     size_t first;          /* strip of the batch */
     strip_result *results; /* [plan.batch] */
@@ -118,7 +121,10 @@ static cvq_status do_strip(const job *j, size_t strip, worker *w, strip_result *
     uint8_t *panel = j->out + strip * j->plan.bytes;
     for (size_t r = 0; r < rows; r += height, panel += j->plan.panel_bytes) {
         const size_t count = rows - r < height ? rows - r : height;
-        cvq_panel_quantize(t, w->rows + r * cols, count, j->importance, panel);
+        if (j->has_feedback)
+            cvq_feedback_panel(&j->feedback, t, w->rows + r * cols, count, w->scratch, panel);
+        else
+            cvq_panel_quantize(t, w->rows + r * cols, count, j->importance, panel);
         if (!j->options->stats) continue;
         cvq_panel_decode(t->type, t->panel_rows, &t->codebook, panel, cols, w->decoded, ld);
         add_stats(&result->stats, w->rows + r * cols, w->decoded, count, cols, ld);
@@ -196,6 +202,9 @@ static cvq_status open_workers(job *j, size_t row_values, size_t decoded_values,
         void *rows = NULL, *decoded = NULL;
         CVQ_TRY(cvq_alloc(&rows, row_values, sizeof(float), "a strip of rows", err));
         j->workers[k].rows = rows;
+        if (j->has_feedback)
+            CVQ_TRY(cvq_alloc(&j->workers[k].scratch, cvq_feedback_scratch(j->tensor), 1,
+                              "feedback", err));
         if (!j->options->stats) continue;
         CVQ_TRY(cvq_alloc(&decoded, decoded_values, sizeof(float), "a decoded panel", err));
         j->workers[k].decoded = decoded;
@@ -208,7 +217,12 @@ static cvq_status run_tensor(job *j, cvq_writer *w, cvq_error *err) {
     void *results = NULL, *out = NULL;
     plan_strips(&j->plan, t, j->threads);
     const size_t padded = cvq_padded_cols(cvq_type_describe(t->type), t->spec.cols);
-    cvq_status status = cvq_alloc(&results, j->plan.batch, sizeof(strip_result), "a batch", err);
+    cvq_status status = CVQ_OK;
+    if (j->options->moments)
+        status = cvq_feedback_open(&j->feedback, j->options->moments, t, j->index, j->threads,
+                                   &j->has_feedback, err);
+    if (status != CVQ_OK) goto done;
+    status = cvq_alloc(&results, j->plan.batch, sizeof(strip_result), "a batch", err);
     if (status != CVQ_OK) goto done;
     status = cvq_alloc(&out, j->plan.batch, j->plan.bytes, "a batch", err);
     if (status != CVQ_OK) goto done;
@@ -221,8 +235,11 @@ done:
     for (int k = 0; k < j->threads; k++) {
         free(j->workers[k].rows);
         free(j->workers[k].decoded);
+        free(j->workers[k].scratch);
         j->workers[k].rows = j->workers[k].decoded = NULL;
+        j->workers[k].scratch = NULL;
     }
+    j->has_feedback = false;
     free(results);
     free(out);
     return status;
@@ -249,6 +266,7 @@ cvq_status cvq_quantize_all(cvq_writer *w, const cvq_row_source *source,
         status = run_tensor(&j, w, err);
         if (source->done) source->done(source->context, j.index);
     }
+    cvq_feedback_close(&j.feedback);
     free(workers);
     return status;
 }

@@ -5,6 +5,7 @@
 
 #include "formats/cvq_reader.h"
 #include "formats/cvq_writer.h"
+#include "quant/feedback.h"
 #include "quant/importance.h"
 
 /* Where values come from. read: `count` rows from row `first` of tensor number `tensor` into
@@ -34,9 +35,10 @@ typedef int (*cvq_quant_progress_fn)(void *context, uint64_t done, uint64_t tota
 
 typedef struct cvq_quantize_options {
     int threads;
-    const cvq_importance *importance; /* or NULL */
-    cvq_quant_stats *stats;           /* [tensor count], or NULL: not computed */
-    cvq_quant_progress_fn progress;   /* or NULL */
+    const cvq_importance *importance;       /* or NULL */
+    const cvq_second_moments_file *moments; /* for feedback, or NULL */
+    cvq_quant_stats *stats;                 /* [tensor count], or NULL: not computed */
+    cvq_quant_progress_fn progress;         /* or NULL */
     void *progress_context;
 } cvq_quantize_options;
 

@@ -132,6 +132,27 @@ static cvq_choice search_even(cvq_type type, float zero, const cvq_search *s) {
     return best;
 }
 
+/* t = x / d + zero as a code: of evenly spaced ones, or of a table. */
+static int code_at(const uint8_t *table, int count, float t) {
+    if (table) {
+        int c = 0;
+        for (int j = 0; j + 1 < count; j++) c += t >= 0.5f * (float)(table[j] + table[j + 1]);
+        return c;
+    }
+    t += 0.5f;
+    t = t > 0.0f ? t : 0.0f;
+    return (int)(t < (float)(count - 1) ? t : (float)(count - 1));
+}
+
+static int code_count(cvq_type type) {
+    return cvq_type_has_table(type) ? 16 : 2 * (int)cvq_type_describe(type)->zero_point;
+}
+
+uint8_t cvq_nearest_code(cvq_type type, const cvq_codebook *codebook, cvq_block_scale s, float x) {
+    const float zero = (float)s.zero, t = s.d == 0.0f ? zero : x / s.d + zero;
+    return (uint8_t)code_at(cvq_type_has_table(type) ? codebook->table : NULL, code_count(type), t);
+}
+
 /* How scales and codes are read. */
 typedef struct code_values {
     cvq_type type;
@@ -147,17 +168,8 @@ static double assign(const cvq_search *s, const code_values *v, uint16_t scale, 
     const float d = b.d * s->to_unit, zero = (float)b.zero;
     double error = 0.0;
     for (uint32_t i = 0; i < s->n; i++) {
-        float t = d == 0.0f ? zero : s->x[i] / d + zero;
-        int c = 0;
-        if (v->table) {
-            for (int j = 0; j + 1 < v->count; j++)
-                c += t >= 0.5f * (float)(v->table[j] + v->table[j + 1]);
-        } else {
-            t += 0.5f;
-            t = t > 0.0f ? t : 0.0f;
-            t = t < (float)(v->count - 1) ? t : (float)(v->count - 1);
-            c = (int)t;
-        }
+        const float t = d == 0.0f ? zero : s->x[i] / d + zero;
+        const int c = code_at(v->table, v->count, t);
         codes[i] = (uint8_t)c;
         double q = (double)((float)(v->table ? v->table[c] : c) - zero);
         double e = (double)s->x[i] - (double)d * q;
@@ -189,8 +201,8 @@ void cvq_search_block(cvq_type type, const cvq_codebook *codebook, float row_sca
                       const float *importance, uint8_t *codes, uint16_t *scale) {
     const cvq_type_info *info = cvq_type_describe(type);
     const bool tabled = cvq_type_has_table(type);
-    const code_values values = {type, tabled ? 16 : 2 * (int)info->zero_point, codebook,
-                                tabled ? codebook->table : NULL, row_scale};
+    const code_values values = {type, code_count(type), codebook, tabled ? codebook->table : NULL,
+                                row_scale};
     cvq_search s;
     uint8_t other[CVQ_SEARCH_MAX_BLOCK];
     /* Scales in the block's units are exact: an f16 times 2^-exponent with exponent in -26 .. 120

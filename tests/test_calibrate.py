@@ -5,6 +5,10 @@ tests/data/calibration-expected.safetensors was computed by the original model's
 models/cogvlm2-tiny and tests/data/calibration.jsonl, texts in windows of 16: hooks saw the input of every linear layer and convolution and added
 up its squares in float64, without the first row of each decoder's matrix (bos in the language expert, boi in the vision expert), and for lm_head
 without bos, boi and patches.
+
+tests/data/second-moments-expected.safetensors: the same hooks on the decoder's matrices added up x x^T in float64, the slots of a picture once for
+the questions that follow one another about it. For each matrix NAME.count, and NAME.product, F32 [K, 4]: the moments times a matrix V of small
+integers, V[k][j] = (k (2 j + 3)) mod 7 - 3.
 """
 import json
 import os
@@ -25,6 +29,7 @@ BIN = os.path.abspath(os.environ.get('CVQ_BIN', 'build/bin'))
 RUNNER = shlex.split(os.environ.get('CVQ_RUNNER', ''))
 DATA = os.path.abspath('tests/data/calibration.jsonl')
 EXPECTED = 'tests/data/calibration-expected.safetensors'
+MOMENTS = 'tests/data/second-moments-expected.safetensors'
 OTHER = os.path.abspath('tests/checkpoints/small')
 passed = failed = skipped = 0
 
@@ -61,7 +66,7 @@ def read(name):
     with open(path(name), 'rb') as f:
         n, = struct.unpack('<Q', f.read(8))
         header, data = json.loads(f.read(n)), f.read()
-    return {k: np.frombuffer(data[slice(*t['data_offsets'])], {'F32': '<f4', 'I64': '<i8'}[t['dtype']]).astype({'F32': float, 'I64': int}[t['dtype']])
+    return {k: np.frombuffer(data[slice(*t['data_offsets'])], {'F32': '<f4', 'F16': '<f2', 'I64': '<i8'}[t['dtype']]).astype(int if t['dtype'] == 'I64' else float)
             for k, t in header.items()}
 
 
@@ -233,12 +238,100 @@ def quantizing():
         check(f'{recipe}: the report tells the price, a larger plain error', larger > 30, larger)
 
 
+def moment(file, name):
+    """[K, K] sums of products; up_proj shares gate_proj's. Up to 4,096 columns, so one triangle."""
+    name = name.replace('up_proj', 'gate_proj')
+    diagonal = file[name + '.sum_sq']
+    n = len(diagonal)
+    out = np.zeros((n, n))
+    out[np.tril_indices(n)] = file[name + '.correlation']
+    out += np.tril(out, -1).T
+    return out * np.sqrt(np.outer(diagonal, diagonal))
+
+
+def second_moments():
+    args = ('--second-moments', 'moments.safetensors', 'tiny.cvq', DATA)
+    r = calibrate('with.safetensors', *args)
+    check('second moments: done', r.code == 0, r)
+    with open(path('with.safetensors'), 'rb') as a, open(path('whole.safetensors'), 'rb') as b:
+        check('second moments: the sums of squares are as without', a.read() == b.read())
+    got, want = read('moments.safetensors'), read(os.path.abspath(MOMENTS))
+    matrices = [k[:-len('.count')] for k in want if k.endswith('.count')]
+    check('second moments: of every matrix', len(matrices) == 32 and len(got) == 3 * 32, (len(matrices), len(got)))
+    for name in matrices:
+        c, product = moment(got, name), want[name + '.product'].reshape(-1, 4)
+        v = np.array([[k * (2 * j + 3) % 7 - 3 for j in range(4)] for k in range(len(c))])
+        off = np.linalg.norm(c @ v - product, axis=0) / np.linalg.norm(product, axis=0)
+        check(f'second moments: {name} are the original model\'s', got[name + '.count'] == want[name + '.count'] and off.max() < 1e-3,
+              (got[name + '.count'], want[name + '.count'], off))
+    with open(path('moments.safetensors'), 'rb') as f:
+        whole = f.read()
+    for threads in ('1', '3'):
+        calibrate('with.safetensors', '--threads', threads, *args)
+        with open(path('moments.safetensors'), 'rb') as f:
+            check(f'second moments: the same bytes with {threads} threads', f.read() == whole)
+    for name, more in (('to the file of the sums', ('--second-moments', 'new.safetensors', 'tiny.cvq', DATA)),
+                       ('added up', ('--second-moments', 'x.safetensors', '--merge', 'whole.safetensors', 'whole.safetensors'))):
+        r = run('cvq-calibrate', '-o', 'new.safetensors', *more)
+        check(f'second moments {name}: wrong usage', r.code == 2 and '--second-moments' in r.err and not os.path.exists(path('new.safetensors')), r)
+
+
+def full_error(quantized, moments):
+    """{tensor: tr(E C E^T) / tr(W C W^T)} of the language expert's matrices"""
+    out = {}
+    for s, t in zip(CvqFile(path('tiny.cvq')).tensors, CvqFile(path(quantized)).tensors):
+        if s.type == t.type or 'language' not in s.name:
+            continue
+        w, q = (np.asarray(CvqFile(path(f)).values(x)[0], float) for f, x in (('tiny.cvq', s), (quantized, t)))
+        c, e = moment(moments, s.name), w - q
+        out[s.name] = ((e @ c) * e).sum() / ((w @ c) * w).sum()
+    return out
+
+
+def feedback():
+    """It lowers the error that second moments measure; the vision expert saw too little and goes without."""
+    moments = read('moments.safetensors')
+    for kind, most in (('q4t', 0.35), ('q4s', 0.35), ('q4', 0.35), ('q6', 0.35)):
+        types = ('--recipe', 'bf16', '--type', f'model.layers.*={kind}')
+        errors = []
+        for name, more in (('plain', ('--imatrix', 'whole.safetensors')), ('feedback', ('--feedback', 'moments.safetensors'))):
+            r = run('cvq-quantize', '--force', *types, *more, 'tiny.cvq', name + '.cvq')
+            check(f'{kind} {name}', r.code == 0 and ('20 of 40 matrices saw fewer than 128' in r.err) == (name == 'feedback'), r)
+            errors.append(full_error(name + '.cvq', moments))
+        plain, better = errors
+        ratios = {k: better[k] / plain[k] for k in plain}
+        check(f'{kind}: feedback lowers the full error', len(ratios) == 20 and max(ratios.values()) < most, sorted(ratios.values())[-3:])
+        with open(path('feedback.cvq'), 'rb') as f:
+            whole = f.read()
+        for threads in ('1', '3'):
+            run('cvq-quantize', '-q', '--force', '--threads', threads, *types, '--feedback', 'moments.safetensors', 'tiny.cvq', 'again.cvq')
+            with open(path('again.cvq'), 'rb') as f:
+                check(f'{kind}: the same bytes with {threads} threads', f.read() == whole)
+    r = run('cvq-quantize', '-q', '--force', '--feedback', 'moments.safetensors', '--recipe', 'q8', 'tiny.cvq', 'again.cvq')
+    check('q8 goes without feedback', r.code == 0, r)
+    for name, file, words in (('sums of squares', 'whole.safetensors', '.correlation'), ('another model\'s sums', 'other.safetensors', '.correlation'),
+                              ('no safetensors', 'tiny.cvq', 'tiny.cvq'), ('no file', 'absent.safetensors', 'absent')):
+        r = run('cvq-quantize', '--feedback', file, 'tiny.cvq', 'new.cvq')
+        check(f'feedback from {name}', r.code == 1 and words in r.err and not os.path.exists(path('new.cvq')), r)
+    raw = bytearray(open(path('moments.safetensors'), 'rb').read())
+    start = 8 + struct.unpack('<Q', raw[:8])[0]
+    header = json.loads(raw[8:start])
+    for ending, at, value in (('.correlation', 10, b'\x00\x7c'), ('.sum_sq', 0, b'\x00\x00\x80\xbf')):
+        bad = bytearray(raw)
+        name = next(k for k in header if k.endswith(ending) and 'language' in k)
+        place = start + header[name]['data_offsets'][0] + at
+        bad[place:place + len(value)] = value
+        open(path('bad.safetensors'), 'wb').write(bad)
+        r = run('cvq-quantize', '--type', 'model.layers.*=q4t', '--feedback', 'bad.safetensors', 'tiny.cvq', 'new.cvq')
+        check(f'feedback: a damaged {ending}', r.code == 1 and ending in r.err and not os.path.exists(path('new.cvq')), r)
+
+
 with tempfile.TemporaryDirectory() as work:
     made = run('cvq-convert', os.path.abspath('models/cogvlm2-tiny'), 'tiny.cvq')
     check('convert', made.code == 0, made)
-    steps = (as_the_original, adding_up, texts_alone, long_prompts, refusals, stopped, quantizing)
+    steps = (as_the_original, adding_up, texts_alone, long_prompts, refusals, stopped, quantizing, second_moments, feedback)
     if RUNNER:
-        steps = (as_the_original,)
+        steps = (as_the_original, second_moments)
         skipped += 1
         print('skip what does not depend on the processor: an emulator takes minutes for it')
     for step in steps:
