@@ -204,6 +204,7 @@ static int answer_with_session(cvq_run *run) {
 }
 
 int main(int argc, char **argv) {
+    double started = cvq_progress_clock();
     cvq_run_args args = {.max_tokens = 2048, .top_p = 1, .repetition_penalty = 1, .cache_size = 4};
     int exit_code;
     if (!cvq_options_parse(&command, argc, argv, &args, &exit_code)) return exit_code;
@@ -212,7 +213,7 @@ int main(int argc, char **argv) {
     if (args.temperature <= 0 && (args.top_k > 0 || args.top_p < 1))
         cvq_say_note(&args.common, "--top-k and --top-p change nothing without --temperature");
 
-    cvq_run run = {.args = &args};
+    cvq_run run = {.args = &args, .started = started};
     exit_code = cvq_run_open_model(&run);
     if (exit_code == CVQ_EXIT_DONE)
         exit_code = args.tokenize     ? cvq_run_tokenize(&run)

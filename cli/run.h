@@ -51,6 +51,7 @@ typedef struct cvq_run {
     char label[96];
     cvq_memory plan;              /* as the session was opened */
     cvq_usage usage[CVQ_MOMENTS]; /* of the answer at work */
+    double started, ready;        /* when the program began; when all was opened */
     int phase;                    /* the cvq_phase being shown, or -1 */
     bool streaming; /* the answer itself is on the terminal: no progress of decoding */
 } cvq_run;

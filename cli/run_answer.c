@@ -66,6 +66,7 @@ int cvq_run_open_session(cvq_run *run) {
     run->phase = -1;
     run->prefix = "";
     cvq_session_set_progress(run->session, on_progress, run);
+    run->ready = cvq_progress_clock();
     return CVQ_EXIT_DONE;
 }
 
@@ -243,6 +244,7 @@ cvq_status cvq_run_print_json(const cvq_run *run, cvq_answer *a, cvq_error *err)
     cJSON_AddNumberToObject(root, "decode_s", r->decode_s);
     cJSON_AddNumberToObject(root, "decode_tokens_per_s", decode_rate(r));
     cJSON_AddNumberToObject(root, "peak_rss_bytes", peak_rss_bytes());
+    cJSON_AddNumberToObject(root, "start_s", run->ready - run->started);
     cvq_run_add_usage(run, r, root);
     if (run->args->memory) cJSON_AddItemToObject(root, "memory", cvq_run_plan_json(&run->plan));
     cvq_status status = cvq_json_print(&text, root, err);
@@ -256,8 +258,10 @@ void cvq_run_print_times(const cvq_run *run, const cvq_answer *a) {
     const cvq_result *r = &a->result;
     char memory[32];
     cvq_say_more(&run->args->common,
-                 "picture %.2f s; prompt %.2f s (%zu tokens); answer %.2f s (%zu tokens, %.1f a "
+                 "ready in %.0f ms; picture %.2f s; prompt %.2f s (%zu tokens); answer %.2f s (%zu "
+                 "tokens, %.1f a "
                  "second); peak memory %s",
-                 r->encode_s, r->prefill_s, a->prompt_tokens, r->decode_s, r->tokens,
-                 decode_rate(r), cvq_human_bytes((uint64_t)peak_rss_bytes(), memory));
+                 1e3 * (run->ready - run->started), r->encode_s, r->prefill_s, a->prompt_tokens,
+                 r->decode_s, r->tokens, decode_rate(r),
+                 cvq_human_bytes((uint64_t)peak_rss_bytes(), memory));
 }

@@ -161,7 +161,8 @@ typedef struct cvq_session_options {
 /* Bytes. */
 typedef struct cvq_memory {
     uint64_t weights_mapped;                                  /* the file */
-    uint64_t weights_encode, weights_prefill, weights_decode; /* touched in each phase */
+    uint64_t weights_encode, weights_prefill, weights_decode; /* touched in each phase, beside
+                                                                 single rows of embeddings */
     uint64_t kv_cache;                  /* when the context is full; it grows as needed. A picture
                                            that a session does not hold keeps its own part */
     uint64_t work_encode, work_decoder; /* buffers beside weights and KV cache */

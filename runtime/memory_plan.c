@@ -17,12 +17,11 @@ static uint64_t part_bytes(const cvq_model *m, cvq_part from, cvq_part to) {
     return bytes;
 }
 
-/* Of the embeddings single rows are read: next to nothing. */
 static uint64_t bytes_before(const cvq_model *m, uint64_t offset) {
     uint64_t bytes = 0;
     for (size_t i = 0; i < cvq_reader_tensor_count(m->reader); i++) {
         const cvq_tensor *t = cvq_reader_tensor(m->reader, i);
-        if (t->offset < offset && t->spec.part != CVQ_PART_EMBEDDING) bytes += t->size;
+        if (t->offset < offset) bytes += t->size;
     }
     return bytes;
 }

@@ -9,8 +9,9 @@
 #include "base/memory.h"
 #include "base/parallel.h"
 
-/* Stations ahead of the work for which there is always room. */
-#define AHEAD 2
+/* Stations ahead of the work for which there is always room: a layer takes seconds where memory
+ * counts, and a tenth of that to read. */
+#define AHEAD 1
 /* Asked for at once, before looking where the work is by now. */
 #define PIECE ((uint64_t)8 << 20)
 
@@ -20,8 +21,10 @@ typedef struct range {
     bool here; /* asked for, and not let go of */
 } range;
 
-/* The vision expert's weights are of use only where a picture's slots pass. */
-enum { OWN, PICTURE, RANGES };
+/* A station may have more than what it always needs: a decoder's layer the vision expert's weights,
+ * of use where a picture's slots pass; the head, from where the way leads to the next token, the
+ * embeddings, of which single rows are read, so that they are asked for only where they stay. */
+enum { OWN, MORE, RANGES };
 
 struct cvq_residency {
     const cvq_reader *reader;
@@ -66,7 +69,7 @@ static range part_range(const cvq_reader *reader, cvq_part part, size_t layer) {
 static void station_ranges(const cvq_reader *reader, size_t station, range out[RANGES]) {
     const cvq_model_config *c = cvq_reader_config(reader);
     size_t adapter = cvq_station_adapter(c), decoder = cvq_station_decoder(c, 0);
-    out[OWN] = out[PICTURE] = (range){0};
+    out[OWN] = out[MORE] = (range){0};
     if (station == cvq_station_patch()) {
         out[OWN] = part_range(reader, CVQ_PART_VIT_PATCH, 0);
     } else if (station < adapter) {
@@ -75,29 +78,28 @@ static void station_ranges(const cvq_reader *reader, size_t station, range out[R
         out[OWN] = part_range(reader, CVQ_PART_ADAPTER, 0);
     } else if (station < cvq_station_head(c)) {
         out[OWN] = part_range(reader, CVQ_PART_LANGUAGE, station - decoder);
-        out[PICTURE] = part_range(reader, CVQ_PART_VISION, station - decoder);
+        out[MORE] = part_range(reader, CVQ_PART_VISION, station - decoder);
     } else {
         out[OWN] = part_range(reader, CVQ_PART_HEAD, 0);
+        out[MORE] = part_range(reader, CVQ_PART_EMBEDDING, 0);
     }
 }
 
+static size_t layers_of(const cvq_model_config *c, cvq_part part) {
+    if (part == CVQ_PART_VIT) return c->vit_num_layers;
+    return part == CVQ_PART_LANGUAGE || part == CVQ_PART_VISION ? c->num_layers : 1;
+}
+
 uint64_t cvq_residency_kept(const cvq_reader *reader, uint64_t bytes) {
-    static const cvq_part parts[] = {CVQ_PART_LANGUAGE, CVQ_PART_HEAD,      CVQ_PART_VISION,
-                                     CVQ_PART_ADAPTER,  CVQ_PART_VIT_PATCH, CVQ_PART_VIT};
     const cvq_model_config *c = cvq_reader_config(reader);
     uint64_t kept = 0, taken = 0;
-    for (size_t p = 0; p < sizeof parts / sizeof *parts; p++) {
-        size_t layers = parts[p] == CVQ_PART_VIT ? c->vit_num_layers
-                        : parts[p] == CVQ_PART_LANGUAGE || parts[p] == CVQ_PART_VISION
-                            ? c->num_layers
-                            : 1;
-        for (size_t n = 0; n < layers; n++) {
-            range r = part_range(reader, parts[p], n);
+    for (int part = 0; part < CVQ_PARTS; part++)
+        for (size_t n = 0; n < layers_of(c, (cvq_part)part); n++) {
+            range r = part_range(reader, (cvq_part)part, n);
             taken += r.end - r.first;
             if (taken > bytes) return kept;
             kept = r.end;
         }
-    }
     return kept;
 }
 
@@ -109,7 +111,8 @@ uint64_t cvq_residency_window(const cvq_reader *reader) {
         station_ranges(reader, s, r);
         /* The decoder's own weights are kept if anything is. */
         uint64_t bytes = s < cvq_station_decoder(c, 0) ? r[OWN].end - r[OWN].first
-                                                       : r[PICTURE].end - r[PICTURE].first;
+                         : s < cvq_station_head(c)     ? r[MORE].end - r[MORE].first
+                                                       : 0;
         sum += bytes - last[s % (AHEAD + 1)];
         last[s % (AHEAD + 1)] = bytes;
         if (sum > most) most = sum;
@@ -124,13 +127,14 @@ static size_t next_station(const cvq_residency *r, size_t station) {
     return station + 1 < r->count ? station + 1 : r->first_decoder;
 }
 
-static bool is_needed(const cvq_residency *r, size_t station, int which) {
-    const range *x = &r->stations[station][which];
-    return x->first < x->end && (which == OWN || r->picture);
-}
-
 static bool stays(const cvq_residency *r, const range *x) {
     return x->end <= r->kept;
+}
+
+static bool is_needed(const cvq_residency *r, size_t station, int which) {
+    const range *x = &r->stations[station][which];
+    if (which == OWN || x->first == x->end) return x->first < x->end;
+    return station + 1 == r->count ? stays(r, x) : r->picture;
 }
 
 /* Something that was passed, or is not needed after all. */

@@ -27,7 +27,7 @@ CASES = 'tests/cli/usage.txt'
 NUMBER = os.path.join(PICTURES, 'number-13.png')
 WHAT_NUMBER = 'What number is written in the image?'
 FIELDS = ['answer', 'completion_ids', 'prompt_tokens', 'completion_tokens', 'finish_reason', 'encode_s', 'prefill_s', 'decode_s',
-          'decode_tokens_per_s', 'peak_rss_bytes', 'encode_major_faults', 'encode_read_bytes', 'prefill_major_faults',
+          'decode_tokens_per_s', 'peak_rss_bytes', 'start_s', 'encode_major_faults', 'encode_read_bytes', 'prefill_major_faults',
           'prefill_read_bytes', 'decode_major_faults', 'decode_read_bytes', 'steady_major_faults', 'steady_read_bytes',
           'steady_tokens_per_s']
 os.environ['XDG_CACHE_HOME'] = '/dev/null'  # no cache of pictures: everything is computed; see test_cache.py

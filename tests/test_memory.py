@@ -49,7 +49,7 @@ def planning(model):
     p = plan(model)
     check('the plan: the file', p['weights_mapped'] == os.path.getsize(model), p)
     check('the plan: phases', p['weights_decode'] < p['weights_prefill'] < p['weights_mapped'], p)
-    check('the plan: all stays', p['weights_kept'] == p['weights_encode'] + p['weights_prefill'], p)
+    check('the plan: all stays', p['weights_encode'] + p['weights_prefill'] < p['weights_kept'] < p['weights_mapped'], p)
     f32, f16, q8 = (plan('--kv', kv, model)['kv_cache'] for kv in ('f32', 'f16', 'q8'))
     check('the plan: types of keys and values', f32 > 1.9 * f16 and f16 > 1.8 * q8 and f16 == p['kv_cache'], (f32, f16, q8))
     check('the plan: context', plan('--context', '512', model)['kv_cache'] * 4 == p['kv_cache'], p)
