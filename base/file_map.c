@@ -1,12 +1,14 @@
-/* Mapping and reading files, and writing all of a range. */
+/* Mapping, reading and writing files. */
 #include "base/file_map.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "base/checked.h"
@@ -124,6 +126,36 @@ cvq_status cvq_file_map_lock(const cvq_file_map *map, uint64_t offset, uint64_t 
                     strerror(code));
 }
 
+void cvq_file_advise(int fd, uint64_t offset, uint64_t size, cvq_advice advice) {
+#if defined(POSIX_FADV_DONTNEED)
+    int how = advice == CVQ_ADVICE_WILLNEED   ? POSIX_FADV_WILLNEED
+              : advice == CVQ_ADVICE_DONTNEED ? POSIX_FADV_DONTNEED
+                                              : POSIX_FADV_SEQUENTIAL;
+    (void)posix_fadvise(fd, (off_t)offset, (off_t)size, how);
+#else
+    (void)fd, (void)offset, (void)size, (void)advice;
+#endif
+}
+
+cvq_status cvq_read_all(int fd, uint64_t offset, void *data, size_t size, const char *where,
+                        cvq_error *err) {
+    uint8_t *p = data;
+    while (size > 0) {
+        ssize_t n = pread(fd, p, size, (off_t)offset);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return cvq_fail_errno(err, where, "cannot read at byte %" PRIu64, offset);
+        if (n == 0)
+            return cvq_fail(err, CVQ_IO, where,
+                            "ends at byte %" PRIu64 ", which it did not when it was opened: get it "
+                            "again and leave it alone meanwhile",
+                            offset);
+        p += n;
+        offset += (uint64_t)n;
+        size -= (size_t)n;
+    }
+    return CVQ_OK;
+}
+
 cvq_status cvq_read_file(cvq_buffer *out, const char *path, size_t cap, cvq_error *err) {
     int fd;
     uint64_t size;
@@ -177,5 +209,33 @@ cvq_status cvq_write_all(int fd, uint64_t offset, const void *data, size_t size,
         offset += (uint64_t)n;
         size -= (size_t)n;
     }
+    return CVQ_OK;
+}
+
+/* Bytes still to be had on the file's disk; unknown is plenty. */
+static uint64_t free_bytes(int fd) {
+    struct statvfs fs;
+    if (fstatvfs(fd, &fs) != 0 || fs.f_frsize == 0) return UINT64_MAX;
+    uint64_t bytes;
+    return cvq_mul_u64(fs.f_bavail, fs.f_frsize, &bytes) ? bytes : UINT64_MAX;
+}
+
+cvq_status cvq_file_reserve(int fd, uint64_t size, const char *where, cvq_error *err) {
+    struct stat st;
+    if (size > INT64_MAX) return cvq_fail(err, CVQ_INVALID_ARGUMENT, where, "too large for a file");
+    if (fstat(fd, &st) != 0) return cvq_fail_errno(err, where, "cannot tell its size");
+    const uint64_t have = (uint64_t)st.st_blocks * 512, room = free_bytes(fd);
+    if (size > have && size - have > room)
+        return cvq_fail(err, CVQ_IO, where,
+                        "No space left on its disk: %.1f MB more are needed, and %.1f MB are free; "
+                        "make room, or write to another disk",
+                        (double)(size - have) * 1e-6, (double)room * 1e-6);
+#if defined(__linux__)
+    if (fallocate(fd, 0, 0, (off_t)size) == 0) return CVQ_OK;
+    if (errno != EOPNOTSUPP && errno != ENOSYS && errno != EINTR)
+        return cvq_fail_errno(err, where, "cannot set %" PRIu64 " bytes aside", size);
+#endif
+    if (ftruncate(fd, (off_t)size) != 0)
+        return cvq_fail_errno(err, where, "cannot make it %" PRIu64 " bytes long", size);
     return CVQ_OK;
 }

@@ -1,4 +1,4 @@
-/* Files mapped read-only, or read whole. */
+/* Files mapped read-only or read, whole or in parts; and writing parts of one. */
 #ifndef CVQ_BASE_FILE_MAP_H
 #define CVQ_BASE_FILE_MAP_H
 
@@ -35,6 +35,13 @@ void cvq_file_map_advise(const cvq_file_map *map, uint64_t offset, uint64_t size
 cvq_status cvq_file_map_lock(const cvq_file_map *map, uint64_t offset, uint64_t size,
                              cvq_error *err);
 
+/* The same for a file that is read, not mapped: its pages in the system's cache are brought in, or
+ * given up (which frees none that are mapped). */
+void cvq_file_advise(int fd, uint64_t offset, uint64_t size, cvq_advice advice);
+/* Exactly these bytes; a file that ends before them is CVQ_IO. */
+cvq_status cvq_read_all(int fd, uint64_t offset, void *data, size_t size, const char *where,
+                        cvq_error *err);
+
 /* Read a whole regular file of at most `cap` bytes, with one NUL appended that *size does not
  * count. A larger one is CVQ_FORMAT. */
 cvq_status cvq_read_file(cvq_buffer *out, const char *path, size_t cap, cvq_error *err);
@@ -46,5 +53,8 @@ cvq_status cvq_path_join(char **out, const char *dir, const char *name, cvq_erro
  * errors. */
 cvq_status cvq_write_all(int fd, uint64_t offset, const void *data, size_t size, const char *where,
                          cvq_error *err);
+/* Gives a file its final size, with room on the disk for all of it where the file system can
+ * promise that, so that a disk too small is found before the work. Bytes not written read as 0. */
+cvq_status cvq_file_reserve(int fd, uint64_t size, const char *where, cvq_error *err);
 
 #endif

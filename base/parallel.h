@@ -1,4 +1,4 @@
-/* All threads of cvq: one pool for the process. */
+/* All threads of cvq: one pool for what computes, and now and then one for what waits. */
 #ifndef CVQ_BASE_PARALLEL_H
 #define CVQ_BASE_PARALLEL_H
 

@@ -2,16 +2,13 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "cli/interrupt.h"
 #include "cli/messages.h"
-#include "cli/output.h"
-#include "cli/progress.h"
-#include "convert/convert.h"
+#include "cli/model_output.h"
 
 typedef struct arguments {
     cvq_common common;
     const char *recipe, *revision, *card;
-    bool dry_run;
+    bool resume, dry_run;
 } arguments;
 
 static const cvq_option options[] = {
@@ -31,6 +28,7 @@ static const cvq_option options[] = {
      .offset = offsetof(arguments, card),
      .value = "FILE",
      .help = "a model card (text) to keep in the file"},
+    CVQ_RESUME_OPTION(arguments, resume),
     {.name = "dry-run",
      .kind = CVQ_OPTION_FLAG,
      .offset = offsetof(arguments, dry_run),
@@ -64,33 +62,21 @@ static cvq_status convert(const arguments *args, const cvq_checkpoint *checkpoin
                           const cvq_recipe *recipe, cvq_error *err) {
     const char *dir = args->common.operands[0], *path = args->common.operands[1];
     const char *inputs[] = {dir, args->card};
-    cvq_output out = CVQ_OUTPUT_NONE;
-    cvq_progress progress;
-    size_t licenses = 0;
-    uint8_t id[32];
-    CVQ_TRY(cvq_output_open(&out, path, args->common.force, inputs, 2, err));
-    cvq_progress_init(&progress, &args->common);
-    cvq_progress_begin(&progress, "converting", "bytes");
-    cvq_convert_options convert_options = {.revision = args->revision,
-                                           .card_path = args->card,
-                                           .quantize = {.threads = args->common.threads,
-                                                        .progress = cvq_progress_bytes,
-                                                        .progress_context = &progress}};
-    cvq_status status =
-        cvq_convert(checkpoint, recipe, &convert_options, out.fd, path, &licenses, id, err);
-    cvq_progress_erase();
-    if (status == CVQ_OK)
-        cvq_say_more(&args->common, "converted in %.2f s with %d threads",
-                     cvq_progress_clock() - progress.started, args->common.threads);
-    if (status == CVQ_OK) status = cvq_output_commit(&out, err);
-    cvq_output_discard(&out);
+    cvq_model_output output = CVQ_MODEL_OUTPUT_NONE;
+    cvq_convert_result result = {0};
+    cvq_convert_options o = {.revision = args->revision, .card_path = args->card};
+    CVQ_TRY(cvq_model_output_open(&output, &args->common, path, args->resume, inputs, 2,
+                                  "converting", &o.quantize, err));
+    const cvq_convert_target target = cvq_model_output_target(&output);
+    cvq_status status = cvq_convert(checkpoint, recipe, &o, &target, &result, err);
+    status = cvq_model_output_close(&output, status, &result, "converted", err);
     if (status != CVQ_OK) return status;
-    if (licenses == 0)
+    if (result.licenses == 0)
         cvq_say_note(&args->common,
                      "%s: no LICENSE file there, so the new file carries no licence text; add it "
                      "to the folder and convert again before handing the file on",
                      dir);
-    if (!args->common.quiet) cvq_say_written(stdout, path, id);
+    if (!args->common.quiet) cvq_say_written(stdout, path, result.id);
     return CVQ_OK;
 }
 

@@ -3,12 +3,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cli/interrupt.h"
 #include "cli/messages.h"
-#include "cli/output.h"
-#include "cli/progress.h"
+#include "cli/model_output.h"
 #include "cli/target_size.h"
-#include "convert/convert.h"
 
 #define DEFAULT_RECIPE "q4"
 
@@ -17,7 +14,7 @@ typedef struct arguments {
     const char *recipe, *imatrix, *feedback, *report;
     cvq_text_list types;
     cvq_target target;
-    bool dry_run;
+    bool resume, dry_run;
 } arguments;
 
 static const cvq_option options[] = {
@@ -61,6 +58,7 @@ static const cvq_option options[] = {
      .value = "FILE",
      .help = "write a table (TSV) with a row for each tensor: type, bits, relative RMSE, largest "
              "error; '-' is stdout"},
+    CVQ_RESUME_OPTION(arguments, resume),
     {.name = "dry-run",
      .kind = CVQ_OPTION_FLAG,
      .offset = offsetof(arguments, dry_run),
@@ -88,9 +86,8 @@ typedef struct work {
     cvq_recipe *recipe;
     cvq_importance *importance;
     cvq_second_moments_file *moments;
-    cvq_quant_stats *stats; /* only with --report */
-    cvq_output out, report;
-    uint8_t id[32];
+    cvq_output report;
+    cvq_convert_result result;
 } work;
 
 /* The recipe with the rules of --type, tried against this model: false after a message about wrong
@@ -148,15 +145,6 @@ static cvq_status dry_run(const work *w, cvq_error *err) {
     return status;
 }
 
-static cvq_status open_outputs(work *w, cvq_error *err) {
-    const arguments *args = w->args;
-    const char *inputs[] = {args->common.operands[0], args->imatrix, args->feedback};
-    const char *path = args->common.operands[1];
-    if (args->report && strcmp(args->report, "-") != 0)
-        CVQ_TRY(cvq_output_open(&w->report, args->report, args->common.force, inputs, 3, err));
-    return cvq_output_open(&w->out, path, args->common.force, inputs, 3, err);
-}
-
 /* Says which of the decoder's matrices go without feedback. */
 static cvq_status open_moments(work *w, cvq_error *err) {
     const cvq_model_config *config = cvq_reader_config(w->in);
@@ -178,77 +166,41 @@ static cvq_status open_moments(work *w, cvq_error *err) {
 
 static cvq_status quantize(work *w, cvq_error *err) {
     const arguments *args = w->args;
-    cvq_progress progress;
-    cvq_progress_init(&progress, &args->common);
-    cvq_progress_begin(&progress, "quantizing", "bytes");
-    cvq_convert_options convert_options = {.quantize = {.threads = args->common.threads,
-                                                        .importance = w->importance,
-                                                        .moments = w->moments,
-                                                        .stats = w->stats,
-                                                        .progress = cvq_progress_bytes,
-                                                        .progress_context = &progress}};
-    cvq_status status = cvq_requantize(w->in, w->recipe, &convert_options, w->out.fd,
-                                       args->common.operands[1], w->id, err);
-    cvq_progress_erase();
-    if (status == CVQ_OK)
-        cvq_say_more(&args->common, "quantized in %.2f s with %d threads",
-                     cvq_progress_clock() - progress.started, args->common.threads);
-    return status;
-}
-
-/* The report goes by the plan of the file that was written, which the types alone determine. */
-static cvq_status report_text(const work *w, cvq_buffer *text, cvq_error *err) {
-    cvq_buffer metadata = {0};
-    cvq_writer *plan = NULL;
-    cvq_type *types = NULL;
-    cvq_file_spec spec = {.config = cvq_reader_config(w->in)};
-    const uint8_t *tokenizer;
-    cvq_reader_tokenizer_bytes(w->in, &tokenizer, &spec.tokenizer_size);
-    spec.tokenizer = tokenizer;
-    cvq_status status = plan_types(w, &types, err);
-    if (status != CVQ_OK) goto done;
-    spec.types = types;
-    status = cvq_reader_metadata(w->in, &metadata, err);
-    if (status != CVQ_OK) goto done;
-    spec.metadata = (const char *)metadata.data;
-    spec.metadata_size = metadata.size;
-    status = cvq_writer_plan(&plan, &spec, err);
-    if (status != CVQ_OK) goto done;
-    status = cvq_quant_report(text, plan, w->stats, err);
-done:
-    cvq_writer_free(plan);
-    cvq_buffer_free(&metadata);
-    free(types);
-    return status;
+    const char *inputs[] = {args->common.operands[0], args->imatrix, args->feedback};
+    const char *path = args->common.operands[1];
+    cvq_model_output output = CVQ_MODEL_OUTPUT_NONE;
+    cvq_convert_options o = {.report = args->report != NULL,
+                             .quantize = {.importance = w->importance, .moments = w->moments}};
+    CVQ_TRY(cvq_model_output_open(&output, &args->common, path, args->resume, inputs, 3,
+                                  "quantizing", &o.quantize, err));
+    const cvq_convert_target target = cvq_model_output_target(&output);
+    const cvq_status status = cvq_requantize(w->in, w->recipe, &o, &target, &w->result, err);
+    return cvq_model_output_close(&output, status, &w->result, "quantized", err);
 }
 
 static cvq_status write_report(work *w, cvq_error *err) {
-    cvq_buffer text = {0};
-    cvq_status status = report_text(w, &text, err);
-    if (status == CVQ_OK && w->report.fd < 0)
-        fwrite(text.data, 1, text.size, stdout);
-    else if (status == CVQ_OK)
-        status = cvq_write_all(w->report.fd, 0, text.data, text.size, w->args->report, err);
-    cvq_buffer_free(&text);
-    return status;
+    const cvq_buffer *text = &w->result.report;
+    if (w->report.fd >= 0) {
+        CVQ_TRY(cvq_write_all(w->report.fd, 0, text->data, text->size, w->args->report, err));
+        return cvq_output_commit(&w->report, err);
+    }
+    fwrite(text->data, 1, text->size, stdout);
+    return CVQ_OK;
 }
 
 static cvq_status make_file(work *w, cvq_error *err) {
     const arguments *args = w->args;
+    const char *inputs[] = {args->common.operands[0], args->imatrix, args->feedback};
+    const bool table_on_stdout = args->report && strcmp(args->report, "-") == 0;
     if (args->imatrix && !w->importance)
         CVQ_TRY(cvq_importance_open(&w->importance, args->imatrix, cvq_reader_config(w->in), err));
     if (args->feedback) CVQ_TRY(open_moments(w, err));
-    if (args->report)
-        CVQ_TRY(cvq_alloc((void **)&w->stats, cvq_reader_tensor_count(w->in), sizeof *w->stats,
-                          "the report", err));
-    CVQ_TRY(open_outputs(w, err));
+    if (args->report && !table_on_stdout)
+        CVQ_TRY(cvq_output_open(&w->report, args->report, args->common.force, inputs, 3, err));
     CVQ_TRY(quantize(w, err));
     if (args->report) CVQ_TRY(write_report(w, err));
-    CVQ_TRY(cvq_output_commit(&w->out, err));
-    if (w->report.fd >= 0) CVQ_TRY(cvq_output_commit(&w->report, err));
-    bool table_on_stdout = args->report && strcmp(args->report, "-") == 0;
     if (!args->common.quiet)
-        cvq_say_written(table_on_stdout ? stderr : stdout, args->common.operands[1], w->id);
+        cvq_say_written(table_on_stdout ? stderr : stdout, args->common.operands[1], w->result.id);
     return CVQ_OK;
 }
 
@@ -292,13 +244,12 @@ int main(int argc, char **argv) {
     arguments args = {0};
     int exit_code;
     if (!cvq_options_parse(&command, argc, argv, &args, &exit_code)) return exit_code;
-    work w = {.args = &args, .out = CVQ_OUTPUT_NONE, .report = CVQ_OUTPUT_NONE};
+    work w = {.args = &args, .report = CVQ_OUTPUT_NONE};
     exit_code = run(&w);
-    cvq_output_discard(&w.out);
     cvq_output_discard(&w.report);
     cvq_importance_free(w.importance);
     cvq_second_moments_file_close(w.moments);
-    free(w.stats);
+    cvq_buffer_free(&w.result.report);
     cvq_reader_close(w.in);
     cvq_recipe_free(w.recipe);
     return cvq_finish_stdout(&command, exit_code);

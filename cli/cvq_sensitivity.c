@@ -161,7 +161,7 @@ static cvq_status open_all(work *w, cvq_error *err) {
 static cvq_status put_tensor(const work *w, size_t i, bool changed, double *error, cvq_error *err) {
     const cvq_tensor *from = cvq_reader_tensor(w->reader, i);
     const float *importance = w->importance ? cvq_importance_of(w->importance, i) : NULL;
-    const cvq_row_source source = cvq_reader_source(w->reader);
+    cvq_reader_rows *source_rows = NULL;
     if (!changed)
         return cvq_write_all(w->copy.fd, from->offset, cvq_reader_data(w->reader, i),
                              (size_t)from->size, w->copy.temp, err);
@@ -181,10 +181,12 @@ static cvq_status put_tensor(const work *w, size_t i, bool changed, double *erro
         status = cvq_alloc((void **)&decoded, height * ld, sizeof *rows, "rows", err);
     if (status == CVQ_OK)
         status = cvq_alloc((void **)&panel, old_bytes + new_bytes, 1, "a panel", err);
+    if (status == CVQ_OK) status = cvq_reader_rows_open(&source_rows, w->reader, err);
+    const cvq_row_source source = cvq_reader_rows_source(source_rows);
     for (uint64_t r = 0; status == CVQ_OK && r < from->spec.rows; r += height) {
         const uint64_t left = from->spec.rows - r, count = left < height ? left : height;
         memset(rows, 0, height * cols * sizeof *rows);
-        status = source.read(source.context, i, r, count, rows, err);
+        status = cvq_rows_read(&source, i, r, count, rows, err);
         if (status != CVQ_OK) break;
         cvq_panel_quantize(&to, rows, (size_t)count, importance, panel);
         cvq_panel_decode(TRIED, to.panel_rows, &to.codebook, panel, cols, decoded, ld);
@@ -195,6 +197,7 @@ static cvq_status put_tensor(const work *w, size_t i, bool changed, double *erro
                                old_bytes, w->copy.temp, err);
     }
     *error = all > 0 ? wrong / all : 0;
+    cvq_reader_rows_close(source_rows);
     free(rows);
     free(decoded);
     free(panel);

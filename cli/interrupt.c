@@ -85,23 +85,28 @@ void cvq_interrupt_session(cvq_session *session) {
     atomic_store(&running_session, session);
 }
 
-int cvq_temp_create(char *path, int suffix_length, int *slot) {
+bool cvq_temp_note(const char *path, int *slot) {
     int i = 0;
     while (i < CVQ_MAX_TEMP_FILES && temp_files[i].used) i++;
-    if (i == CVQ_MAX_TEMP_FILES || strlen(path) >= PATH_MAX) {
-        errno = i == CVQ_MAX_TEMP_FILES ? EMFILE : ENAMETOOLONG;
-        return -1;
-    }
+    if (i == CVQ_MAX_TEMP_FILES || strlen(path) >= PATH_MAX) return false;
+    memcpy(temp_files[i].path, path, strlen(path) + 1);
+    temp_files[i].used = 1;
+    *slot = i;
+    return true;
+}
+
+int cvq_temp_create(char *path, int *slot) {
     sigset_t all, before; /* no signal between the file's birth and its entry in the table */
     sigfillset(&all);
     sigprocmask(SIG_BLOCK, &all, &before);
-    int fd = mkostemps(path, suffix_length, O_CLOEXEC);
-    if (fd >= 0) {
-        memcpy(temp_files[i].path, path, strlen(path) + 1);
-        temp_files[i].used = 1;
-        *slot = i;
-    }
+    int fd = mkostemp(path, O_CLOEXEC);
     int saved = errno;
+    if (fd >= 0 && !cvq_temp_note(path, slot)) {
+        unlink(path);
+        close(fd);
+        fd = -1;
+        saved = EMFILE;
+    }
     sigprocmask(SIG_SETMASK, &before, NULL);
     errno = saved;
     return fd;

@@ -20,10 +20,11 @@ void cvq_interrupt_clear(void);
 /* The session that a signal is to cancel; NULL for none. */
 void cvq_interrupt_session(cvq_session *session);
 
-/* Create a file by mkostemp from `path` (ends in suffix of `suffix_length` characters after the
- * XXXXXX), known to the signal handler from its first moment. -1 and errno on failure; *slot is for
- * cvq_temp_forget. */
-int cvq_temp_create(char *path, int suffix_length, int *slot);
+/* Create a file by mkostemp from `path` (ends in XXXXXX), known to the signal handler from its
+ * first moment. -1 and errno on failure; *slot is for cvq_temp_forget. */
+int cvq_temp_create(char *path, int *slot);
+/* The same of a file that is there. False: too many, or its name is too long. */
+bool cvq_temp_note(const char *path, int *slot);
 /* The file was renamed or removed. */
 void cvq_temp_forget(int slot);
 

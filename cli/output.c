@@ -1,4 +1,6 @@
-/* Output files: checks before anything is written, then temporary name, sync and rename. */
+/* Output files: checks before anything is written, then temporary name, sync and rename. The
+ * temporary file is locked (flock) for as long as it is written; the system drops the lock of a
+ * process that dies, so a file without a lock is a leftover. */
 #include "cli/output.h"
 
 #include <dirent.h>
@@ -8,13 +10,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/memory.h"
 #include "cli/interrupt.h"
 
-#define TEMP_SUFFIX ".tmp"
+#define PARTIAL_SUFFIX ".partial"
+#define JOURNAL_SUFFIX ".journal"
 #define MAX_NAME_IN_TEMP 200 /* of the final name: with what is added it fits in NAME_MAX */
 
 static bool same_file(const struct stat *a, const struct stat *b) {
@@ -70,58 +74,132 @@ static cvq_status check_existing(const char *path, bool force, cvq_error *err) {
     return CVQ_OK;
 }
 
-/* FOLDER/.NAME.cvq-XXXXXX.tmp for FOLDER/NAME. */
-static char *temp_name(const char *path) {
+/* FOLDER/NAME.partial for FOLDER/NAME, whose end is cut off where it would grow too long; suffix is
+ * what else comes behind. */
+static char *temp_name(const char *path, const char *suffix) {
     const char *slash = strrchr(path, '/');
     const char *name = slash ? slash + 1 : path;
-    size_t size = strlen(path) + 32;
+    size_t size = strlen(path) + 64;
     char *temp = malloc(size);
     if (!temp) return NULL;
-    snprintf(temp, size, "%.*s.%.*s.cvq-XXXXXX" TEMP_SUFFIX, (int)(name - path), path,
-             MAX_NAME_IN_TEMP, name);
+    snprintf(temp, size, "%.*s%.*s" PARTIAL_SUFFIX "%s", (int)(name - path), path, MAX_NAME_IN_TEMP,
+             name, suffix);
     return temp;
 }
 
-/* mkostemps makes a file for its owner only; a finished output has the usual rights. */
+/* A finished output has the usual rights. */
 static void usual_rights(int fd) {
     mode_t mask = umask(0);
     umask(mask);
     (void)fchmod(fd, 0666 & ~mask);
 }
 
-cvq_status cvq_output_open(cvq_output *out, const char *path, bool force, const char *const *inputs,
-                           size_t num_inputs, cvq_error *err) {
-    cvq_output o = CVQ_OUTPUT_NONE;
-    o.force = force;
-    CVQ_TRY(cvq_output_check_inputs(path, inputs, num_inputs, err));
-    CVQ_TRY(check_existing(path, force, err));
-    cvq_status status = CVQ_OK;
-    o.path = strdup(path);
-    o.temp = temp_name(path);
-    if (!o.path || !o.temp) {
-        status = cvq_fail(err, CVQ_OUT_OF_MEMORY, path, "no memory for the output's name");
-        goto done;
+/* Nobody else's file may become the output, or be written over. */
+static cvq_status check_own(int fd, const char *path, struct stat *st, cvq_error *err) {
+    if (fstat(fd, st) != 0) return cvq_fail_errno(err, path, "cannot look at it");
+    if (S_ISREG(st->st_mode) && st->st_uid == geteuid() && st->st_nlink <= 1) return CVQ_OK;
+    return cvq_fail(err, CVQ_EXISTS, path,
+                    "is in the way: the output is first written under this name; remove it");
+}
+
+/* Opens and locks it. *fd is -1 where it was another process's just now, and has gone since. */
+static cvq_status try_partial(int *fd, const char *path, const char *output, cvq_error *err) {
+    struct stat st, now;
+    *fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
+    if (*fd < 0) return cvq_fail_errno(err, output, "cannot create a file in the output's folder");
+    cvq_status status = check_own(*fd, path, &st, err);
+    if (status == CVQ_OK && flock(*fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
+        status = cvq_fail(err, CVQ_EXISTS, path,
+                          "is being written by another process: wait for it, or give the output "
+                          "another name");
+    if (status == CVQ_OK && lstat(path, &now) == 0 && same_file(&st, &now)) return CVQ_OK;
+    close(*fd);
+    *fd = -1;
+    return status;
+}
+
+static cvq_status open_partial(int *fd, const char *path, const char *output, cvq_error *err) {
+    for (int i = 0; i < 100; i++) {
+        CVQ_TRY(try_partial(fd, path, output, err));
+        if (*fd >= 0) return CVQ_OK;
     }
-    o.fd = cvq_temp_create(o.temp, (int)strlen(TEMP_SUFFIX), &o.slot);
-    if (o.fd < 0) {
-        status = cvq_fail_errno(err, path, "cannot create a file in the output's folder");
-        goto done;
+    return cvq_fail(err, CVQ_IO, path, "other processes keep on creating and removing it");
+}
+
+static cvq_status open_journal(cvq_output *o, bool resume, cvq_error *err) {
+    struct stat st;
+    o->journal_path = temp_name(o->path, JOURNAL_SUFFIX);
+    if (!o->journal_path)
+        return cvq_fail(err, CVQ_OUT_OF_MEMORY, o->path, "no memory for the output's name");
+    o->journal =
+        open(o->journal_path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
+    if (o->journal < 0)
+        return cvq_fail_errno(err, o->path, "cannot create a file in the output's folder");
+    CVQ_TRY(check_own(o->journal, o->journal_path, &st, err));
+    o->leftover = st.st_size > 0;
+    if (!resume && ftruncate(o->journal, 0) != 0)
+        return cvq_fail_errno(err, o->journal_path, "cannot empty it");
+    return CVQ_OK;
+}
+
+/* Closes without removing anything. */
+static void close_all(cvq_output *o) {
+    if (o->fd >= 0) close(o->fd);
+    if (o->journal >= 0) close(o->journal);
+    cvq_temp_forget(o->slot);
+    free(o->path);
+    free(o->temp);
+    free(o->journal_path);
+    *o = (cvq_output)CVQ_OUTPUT_NONE;
+}
+
+static cvq_status open_output(cvq_output *out, const char *path, bool force, bool resumable,
+                              bool resume, cvq_error *err) {
+    cvq_output o = CVQ_OUTPUT_NONE;
+    cvq_status status = CVQ_OK;
+    o.force = force;
+    o.path = strdup(path);
+    o.temp = temp_name(path, "");
+    if (!o.path || !o.temp)
+        status = cvq_fail(err, CVQ_OUT_OF_MEMORY, path, "no memory for the output's name");
+    if (status == CVQ_OK) status = open_partial(&o.fd, o.temp, path, err);
+    if (status == CVQ_OK && resumable) status = open_journal(&o, resume, err);
+    if (status == CVQ_OK && !resume && ftruncate(o.fd, 0) != 0)
+        status = cvq_fail_errno(err, o.temp, "cannot empty it");
+    /* What can be resumed is left to a second signal, too. */
+    if (status == CVQ_OK && !resumable && !cvq_temp_note(o.temp, &o.slot))
+        status = cvq_fail(err, CVQ_INTERNAL, path, "too many outputs at once");
+    if (status != CVQ_OK) {
+        struct stat st;
+        if (o.fd >= 0 && fstat(o.fd, &st) == 0 && st.st_size == 0) unlink(o.temp);
+        close_all(&o);
+        return status;
     }
     usual_rights(o.fd);
     *out = o;
     return CVQ_OK;
-done:
-    free(o.path);
-    free(o.temp);
-    return status;
+}
+
+cvq_status cvq_output_open(cvq_output *out, const char *path, bool force, const char *const *inputs,
+                           size_t num_inputs, cvq_error *err) {
+    CVQ_TRY(cvq_output_check_inputs(path, inputs, num_inputs, err));
+    CVQ_TRY(check_existing(path, force, err));
+    return open_output(out, path, force, false, false, err);
+}
+
+cvq_status cvq_output_open_resumable(cvq_output *out, const char *path, bool force, bool resume,
+                                     const char *const *inputs, size_t num_inputs, cvq_error *err) {
+    CVQ_TRY(cvq_output_check_inputs(path, inputs, num_inputs, err));
+    CVQ_TRY(check_existing(path, force, err));
+    return open_output(out, path, force, true, resume, err);
 }
 
 cvq_status cvq_output_scratch(const cvq_output *o, int *fd, cvq_error *err) {
-    int slot;
-    char *name = temp_name(o->path);
+    char *name = temp_name(o->path, ".XXXXXX");
     if (!name) return cvq_fail(err, CVQ_OUT_OF_MEMORY, o->path, "no memory for the output's name");
     cvq_status status = CVQ_OK;
-    int opened = cvq_temp_create(name, (int)strlen(TEMP_SUFFIX), &slot);
+    int slot;
+    int opened = cvq_temp_create(name, &slot);
     if (opened < 0) {
         status = cvq_fail_errno(err, o->path, "cannot create a file in the output's folder");
     } else {
@@ -155,34 +233,27 @@ cvq_status cvq_output_commit(cvq_output *o, cvq_error *err) {
         status = cvq_fail_errno(err, o->path, "cannot write the output to its disk");
         goto done;
     }
-    int closed = close(o->fd);
-    o->fd = -1;
-    if (closed != 0) {
-        status = cvq_fail_errno(err, o->path, "cannot close the output");
-        goto done;
-    }
     status = check_existing(o->path, o->force, err); /* it may have come up meanwhile */
     if (status != CVQ_OK) goto done;
-    if (rename(o->temp, o->path) != 0) {
+    if (o->journal_path) unlink(o->journal_path);
+    if (rename(o->temp, o->path) != 0) { /* still locked: nobody else takes it for a leftover */
         status = cvq_fail_errno(err, o->path, "cannot give the finished output its name");
         goto done;
     }
-    cvq_temp_forget(o->slot);
     sync_folder(o->path);
-    free(o->path);
-    free(o->temp);
-    *o = (cvq_output)CVQ_OUTPUT_NONE;
+    close_all(o);
 done:
     if (status != CVQ_OK) cvq_output_discard(o);
     return status;
 }
 
+void cvq_output_keep(cvq_output *o) {
+    if (o && o->temp) close_all(o);
+}
+
 void cvq_output_discard(cvq_output *o) {
     if (!o || !o->temp) return;
-    if (o->fd >= 0) close(o->fd);
+    if (o->journal_path) unlink(o->journal_path);
     unlink(o->temp);
-    cvq_temp_forget(o->slot);
-    free(o->path);
-    free(o->temp);
-    *o = (cvq_output)CVQ_OUTPUT_NONE;
+    close_all(o);
 }

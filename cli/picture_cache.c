@@ -257,7 +257,7 @@ static const char *write_entry(const cvq_picture_cache *c, const cvq_image *imag
     if (!make_folder(c->folder)) return strerror(errno);
     if (!path_in(c, TEMP_PREFIX "XXXXXX", temp)) return strerror(ENAMETOOLONG);
     list_folder(&w.others, c->folder);
-    w.fd = cvq_temp_create(temp, 0, &slot);
+    w.fd = cvq_temp_create(temp, &slot);
     if (w.fd < 0) {
         w.problem = strerror(errno);
     } else {

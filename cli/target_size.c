@@ -72,7 +72,7 @@ static cvq_status measure(sizing *s, const cvq_target *target, const cvq_common 
     cvq_progress progress;
     cvq_progress_init(&progress, common);
     cvq_progress_begin(&progress, "trying types", "tensor");
-    const cvq_row_source source = cvq_reader_source(s->in);
+    cvq_reader_rows *rows = NULL;
     const cvq_quantize_options options = {.threads = common->threads,
                                           .importance = importance,
                                           .progress = cvq_progress_bytes,
@@ -80,7 +80,10 @@ static cvq_status measure(sizing *s, const cvq_target *target, const cvq_common 
     if (target->sensitivity)
         CVQ_TRY(cvq_sensitivity_read(s->known, s->config, target->sensitivity, NULL, NULL, err));
     CVQ_TRY(cvq_loss_rates(s->rates, s->config, target->sensitivity ? s->known : NULL, err));
+    CVQ_TRY(cvq_reader_rows_open(&rows, s->in, err));
+    const cvq_row_source source = cvq_reader_rows_source(rows);
     cvq_status status = cvq_type_errors_measure(s->errors, s->config, &source, &options, err);
+    cvq_reader_rows_close(rows);
     cvq_progress_erase();
     for (size_t i = 0; status == CVQ_OK && i < s->count; i++) {
         const cvq_tensor *t = cvq_reader_tensor(s->in, i);

@@ -1,6 +1,5 @@
 /* The two ways to a .cvq file: from a checkpoint, and from a bf16 file. Both put the same things
- * into the same plan and end in the same loop over tensors, which is why their files agree byte for
- * byte. */
+ * into cvq_write_model, which is why their files agree byte for byte. */
 #include "convert/convert.h"
 
 #include <stdio.h>
@@ -11,6 +10,7 @@
 #include "convert/checkpoint_config.h"
 #include "convert/provenance.h"
 #include "convert/tokenizer_import.h"
+#include "convert/write_model.h"
 
 struct cvq_checkpoint {
     char *dir;
@@ -125,36 +125,6 @@ cvq_status cvq_convert_dry_run(cvq_buffer *out, const cvq_checkpoint *c, const c
     return status;
 }
 
-/* ---------------------------------------------------------------- progress */
-
-/* Hashing the source and writing the tensors, shown as one way of so many bytes. */
-typedef struct whole_progress {
-    cvq_quant_progress_fn fn;
-    void *context;
-    uint64_t before, behind; /* bytes of the other phase */
-} whole_progress;
-
-static int report(void *context, uint64_t done, uint64_t total) {
-    const whole_progress *p = context;
-    return p->fn(p->context, p->before + done, p->before + total + p->behind);
-}
-
-/* Bytes that a row source will be turned into. */
-static cvq_status total_bytes(const cvq_model_config *config, const cvq_type *types,
-                              uint64_t *total, cvq_error *err) {
-    *total = 0;
-    for (size_t i = 0; i < cvq_model_tensor_count(config); i++) {
-        cvq_tensor_spec spec;
-        uint64_t bytes = 0;
-        cvq_model_tensor_spec(config, i, &spec);
-        CVQ_TRY(stored_bytes(&spec, types[i], &bytes, err));
-        if (!cvq_add_u64(*total, bytes, total)) {
-            return cvq_fail(err, CVQ_FORMAT, spec.name, "too large");
-        }
-    }
-    return CVQ_OK;
-}
-
 /* ---------------------------------------------------------------- metadata */
 
 /* Replaces what m has. */
@@ -205,42 +175,6 @@ static cvq_status set_revision(cvq_metadata *m, const char *revision, cvq_error 
     return copy_text(&m->revision, revision, err);
 }
 
-/* ---------------------------------------------------------------- writing */
-
-/* Everything that decides the bytes of a file but the options of quantization. */
-typedef struct file_parts {
-    const cvq_model_config *config;
-    const cvq_type *types;
-    const void *tokenizer;
-    size_t tokenizer_size;
-    const cvq_metadata *metadata;
-    cvq_row_source rows;
-} file_parts;
-
-static cvq_status write_file(const file_parts *parts, const cvq_quantize_options *options, int fd,
-                             const char *where, uint8_t *id, cvq_error *err) {
-    cvq_buffer json = {0};
-    cvq_writer *w = NULL;
-    cvq_status status = cvq_metadata_print(parts->metadata, &json, err);
-    if (status != CVQ_OK) goto done;
-    cvq_file_spec spec = {
-        .config = parts->config,
-        .types = parts->types,
-        .tokenizer = parts->tokenizer,
-        .tokenizer_size = parts->tokenizer_size,
-        .metadata = (const char *)json.data,
-        .metadata_size = json.size,
-    };
-    status = cvq_writer_plan(&w, &spec, err);
-    if (status == CVQ_OK) status = cvq_writer_begin(w, fd, where, err);
-    if (status == CVQ_OK) status = cvq_quantize_all(w, &parts->rows, options, err);
-    if (status == CVQ_OK) status = cvq_writer_finish(w, id, err);
-done:
-    cvq_writer_free(w);
-    cvq_buffer_free(&json);
-    return status;
-}
-
 /* ---------------------------------------------------------------- one step */
 
 static cvq_status import_tokenizer(cvq_buffer *table, const cvq_checkpoint *c, cvq_error *err) {
@@ -251,48 +185,43 @@ static cvq_status import_tokenizer(cvq_buffer *table, const cvq_checkpoint *c, c
     return status;
 }
 
-/* Metadata of a fresh conversion; reads every byte of the checkpoint. */
+/* Metadata of a fresh conversion, but for the hashes of the files that hold the weights. */
 static cvq_status make_metadata(cvq_metadata *m, const cvq_checkpoint *c, const cvq_recipe *recipe,
-                                const cvq_convert_options *options, uint64_t data_bytes,
-                                cvq_error *err) {
-    const cvq_quantize_options *q = &options->quantize;
-    whole_progress p = {q->progress, q->progress_context, 0, data_bytes};
+                                const cvq_convert_options *options, cvq_error *err) {
     m->temperature = c->generation.temperature;
     m->top_p = c->generation.top_p;
     CVQ_TRY(set_recipe(m, recipe, err));
     CVQ_TRY(set_card(m, options->card_path, err));
-    return cvq_provenance_read(m, c->dir, c->tensors, options->revision, q->threads,
-                               q->progress ? report : NULL, &p, err);
+    return cvq_provenance_read(m, c->dir, c->tensors, options->revision, err);
 }
 
 cvq_status cvq_convert(const cvq_checkpoint *c, const cvq_recipe *recipe,
-                       const cvq_convert_options *options, int fd, const char *where,
-                       size_t *licenses, uint8_t id[32], cvq_error *err) {
+                       const cvq_convert_options *options, const cvq_convert_target *target,
+                       cvq_convert_result *result, cvq_error *err) {
     cvq_metadata metadata = {0};
     cvq_buffer tokenizer = {0};
     cvq_type *types = NULL;
-    uint64_t data_bytes = 0;
-    cvq_type inv_freq_type = cvq_tensor_map_inv_freq_type(c->map);
+    cvq_checkpoint_rows *rows = NULL;
+    cvq_model_parts parts = {.config = &c->config, .checkpoint = c->tensors};
     /* What can fail at once comes first. */
-    cvq_status status = choose_types(&types, recipe, &c->config, inv_freq_type, err);
-    if (status == CVQ_OK) status = total_bytes(&c->config, types, &data_bytes, err);
+    cvq_status status =
+        choose_types(&types, recipe, &c->config, cvq_tensor_map_inv_freq_type(c->map), err);
+    if (status == CVQ_OK) status = make_metadata(&metadata, c, recipe, options, err);
     if (status == CVQ_OK) status = import_tokenizer(&tokenizer, c, err);
-    if (status == CVQ_OK) {
-        status = make_metadata(&metadata, c, recipe, options, data_bytes, err);
-    }
+    if (status == CVQ_OK) status = cvq_checkpoint_identity(c->tensors, parts.source, err);
+    if (status == CVQ_OK)
+        status = cvq_checkpoint_rows_open(&rows, c->map, c->tensors, &c->config, err);
     if (status != CVQ_OK) goto done;
-    cvq_quantize_options quantize = options->quantize;
-    whole_progress p = {quantize.progress, quantize.progress_context, 0, 0};
-    for (size_t i = 0; i < metadata.num_files; i++) p.before += metadata.files[i].size;
-    if (quantize.progress) {
-        quantize.progress = report;
-        quantize.progress_context = &p;
-    }
-    file_parts parts = {&c->config,     types,     tokenizer.data,
-                        tokenizer.size, &metadata, cvq_tensor_map_rows(c->map)};
-    status = write_file(&parts, &quantize, fd, where, id, err);
-    if (status == CVQ_OK && licenses) *licenses = metadata.num_licenses;
+    parts.types = types;
+    parts.tokenizer = tokenizer.data;
+    parts.tokenizer_size = tokenizer.size;
+    parts.metadata = &metadata;
+    parts.rows = cvq_checkpoint_rows_source(rows);
+    parts.checkpoint_rows = rows;
+    status = cvq_write_model(&parts, options, target, result, err);
+    result->licenses = metadata.num_licenses;
 done:
+    cvq_checkpoint_rows_close(rows);
     cvq_metadata_free(&metadata);
     cvq_buffer_free(&tokenizer);
     free(types);
@@ -329,38 +258,41 @@ static cvq_status carry_metadata(cvq_metadata *m, const cvq_reader *in, const cv
     return status;
 }
 
-cvq_status cvq_requantize(const cvq_reader *in, const cvq_recipe *recipe,
-                          const cvq_convert_options *options, int fd, const char *where,
-                          uint8_t id[32], cvq_error *err) {
-    const cvq_model_config *config = cvq_reader_config(in);
-    cvq_metadata metadata = {0};
-    cvq_type *types = NULL;
-    const uint8_t *tokenizer = NULL;
-    size_t tokenizer_size = 0;
-    CVQ_TRY(refuse_quantized(in, err));
-    size_t inv_freq = cvq_model_tensor_index(config, CVQ_T_INV_FREQ, 0);
-    cvq_type inv_freq_type = cvq_reader_tensor(in, inv_freq)->type;
-    cvq_status status = choose_types(&types, recipe, config, inv_freq_type, err);
-    if (status == CVQ_OK) status = carry_metadata(&metadata, in, recipe, options, err);
-    if (status == CVQ_OK) {
-        cvq_reader_tokenizer_bytes(in, &tokenizer, &tokenizer_size);
-        file_parts parts = {config,         types,     tokenizer,
-                            tokenizer_size, &metadata, cvq_reader_source(in)};
-        status = write_file(&parts, &options->quantize, fd, where, id, err);
-    }
-    cvq_metadata_free(&metadata);
-    free(types);
-    return status;
-}
-
-/* ---------------------------------------------------------------- the second step's plan */
-
 static cvq_status types_of(cvq_type **types, const cvq_reader *in, const cvq_recipe *recipe,
                            cvq_error *err) {
     const cvq_model_config *config = cvq_reader_config(in);
     const size_t inv_freq = cvq_model_tensor_index(config, CVQ_T_INV_FREQ, 0);
     return choose_types(types, recipe, config, cvq_reader_tensor(in, inv_freq)->type, err);
 }
+
+cvq_status cvq_requantize(const cvq_reader *in, const cvq_recipe *recipe,
+                          const cvq_convert_options *options, const cvq_convert_target *target,
+                          cvq_convert_result *result, cvq_error *err) {
+    cvq_metadata metadata = {0};
+    cvq_type *types = NULL;
+    cvq_reader_rows *rows = NULL;
+    cvq_model_parts parts = {.config = cvq_reader_config(in)};
+    const uint8_t *tokenizer = NULL;
+    CVQ_TRY(refuse_quantized(in, err));
+    cvq_status status = types_of(&types, in, recipe, err);
+    if (status == CVQ_OK) status = carry_metadata(&metadata, in, recipe, options, err);
+    if (status == CVQ_OK) status = cvq_reader_rows_open(&rows, in, err);
+    if (status != CVQ_OK) goto done;
+    cvq_reader_tokenizer_bytes(in, &tokenizer, &parts.tokenizer_size);
+    parts.tokenizer = tokenizer;
+    parts.types = types;
+    parts.metadata = &metadata;
+    parts.rows = cvq_reader_rows_source(rows);
+    memcpy(parts.source, cvq_reader_id(in), sizeof parts.source);
+    status = cvq_write_model(&parts, options, target, result, err);
+done:
+    cvq_reader_rows_close(rows);
+    cvq_metadata_free(&metadata);
+    free(types);
+    return status;
+}
+
+/* ---------------------------------------------------------------- the second step's plan */
 
 cvq_status cvq_requantized_size(const cvq_reader *in, const cvq_recipe *recipe, uint64_t *bytes,
                                 cvq_error *err) {

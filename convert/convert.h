@@ -4,13 +4,35 @@
 #define CVQ_CONVERT_CONVERT_H
 
 #include "convert/tensor_map.h"
+#include "quant/quantize.h"
 #include "quant/recipe.h"
 
 typedef struct cvq_convert_options {
-    const char *revision;  /* of the source, or NULL */
-    const char *card_path; /* a text file, or NULL */
-    cvq_quantize_options quantize;
+    const char *revision;          /* of the source, or NULL */
+    const char *card_path;         /* a text file, or NULL */
+    bool report;                   /* measure what quantization changed */
+    cvq_quantize_options quantize; /* of it threads, importance and progress */
 } cvq_convert_options;
+
+/* Where the file goes. */
+typedef struct cvq_convert_target {
+    int fd; /* open for reading and writing; what is in it is written over, unless resumed */
+    /* Open for reading and writing, or -1. It says what is complete, so that an interrupted
+     * conversion can go on; the caller removes it when the file is finished. */
+    int journal;
+    bool resume;       /* go on where the journal ends */
+    const char *where; /* names the output */
+} cvq_convert_target;
+
+/* Start with {0}. */
+typedef struct cvq_convert_result {
+    uint8_t id[CVQ_ID_BYTES];
+    size_t licenses;        /* licence texts that went in; cvq_convert only */
+    cvq_buffer report;      /* a table, see cvq_quant_report; release with cvq_buffer_free */
+    uint64_t resumed_bytes; /* of the source, that an earlier run had done */
+    uint64_t noted_bytes;   /* of the source, that a run to come need not do again; set on failure,
+                               too */
+} cvq_convert_result;
 
 /* An opened checkpoint: config, tensors mapped to the model, nothing read but headers. */
 typedef struct cvq_checkpoint cvq_checkpoint;
@@ -24,18 +46,18 @@ const cvq_tensor_map *cvq_checkpoint_tensors(const cvq_checkpoint *c);
 cvq_status cvq_convert_dry_run(cvq_buffer *out, const cvq_checkpoint *c, const cvq_recipe *recipe,
                                cvq_error *err);
 
-/* Writes to fd (empty, open for reading and writing); where names the output. *licenses tells how
- * many licence texts went in. */
+/* Reads every byte of the checkpoint once, in the order of its files (those that an interrupted run
+ * had begun, again up to where it stopped). */
 cvq_status cvq_convert(const cvq_checkpoint *c, const cvq_recipe *recipe,
-                       const cvq_convert_options *options, int fd, const char *where,
-                       size_t *licenses, uint8_t id[32], cvq_error *err);
+                       const cvq_convert_options *options, const cvq_convert_target *target,
+                       cvq_convert_result *result, cvq_error *err);
 
 /* The second step: a .cvq of recipe bf16 to another recipe; gives the bytes that cvq_convert gives
  * in one step. Refuses a source that is quantized already. Lives here because it carries the
  * provenance through. */
 cvq_status cvq_requantize(const cvq_reader *in, const cvq_recipe *recipe,
-                          const cvq_convert_options *options, int fd, const char *where,
-                          uint8_t id[32], cvq_error *err);
+                          const cvq_convert_options *options, const cvq_convert_target *target,
+                          cvq_convert_result *result, cvq_error *err);
 /* The exact size of the file that it would write, and its plan as cvq_convert_dry_run prints it. */
 cvq_status cvq_requantized_size(const cvq_reader *in, const cvq_recipe *recipe, uint64_t *bytes,
                                 cvq_error *err);

@@ -5,19 +5,15 @@
 
 #include <dirent.h>
 #include <errno.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "base/file_map.h"
 #include "base/memory.h"
-#include "base/parallel.h"
-#include "formats/chunk_hash.h"
 
 #define MAX_LICENSES 64
 #define MAX_REVISION 100
-#define PIECE (8u << 20) /* bytes hashed between two reports of progress */
 
 /* Files that a checkpoint may have beside its weights and licences. */
 static const char *const small_files[] = {"config.json", "generation_config.json", "tokenizer.json",
@@ -101,74 +97,6 @@ static cvq_status read_licenses(cvq_metadata *m, const char *dir, cvq_error *err
     return status;
 }
 
-/* ---------------------------------------------------------------- hashes */
-
-typedef struct hash_job {
-    cvq_metadata *m;
-    cvq_file_map *maps; /* [m->num_files] */
-    bool *borrowed;     /* [m->num_files] the checkpoint's own map */
-    size_t *order;      /* [m->num_files], the largest first */
-    uint64_t total;
-    cvq_quant_progress_fn progress;
-    void *context;
-    atomic_uint_fast64_t done;
-    atomic_bool stop, cancelled;
-    atomic_flag reporting, failing;
-    cvq_status status; /* of the first that failed */
-    cvq_error error;
-} hash_job;
-
-/* One thread at a time; the others go on. */
-static void report(hash_job *j) {
-    if (!j->progress || atomic_flag_test_and_set(&j->reporting)) return;
-    if (j->progress(j->context, atomic_load(&j->done), j->total) != 0) {
-        atomic_store(&j->cancelled, true);
-        atomic_store(&j->stop, true);
-    }
-    atomic_flag_clear(&j->reporting);
-}
-
-static cvq_status hash_file(hash_job *j, size_t file, cvq_hasher *h, cvq_error *err) {
-    const cvq_file_map *map = &j->maps[file];
-    uint8_t hash[CVQ_HASH_BYTES];
-    for (uint64_t at = 0; at < map->size && !atomic_load(&j->stop); at += PIECE) {
-        size_t n = map->size - at < PIECE ? (size_t)(map->size - at) : PIECE;
-        cvq_file_map_advise(map, at + n, PIECE, CVQ_ADVICE_WILLNEED);
-        CVQ_TRY(cvq_hasher_feed(h, map->data + at, n, err));
-        cvq_file_map_advise(map, at, n, CVQ_ADVICE_DONTNEED);
-        atomic_fetch_add(&j->done, n);
-        report(j);
-    }
-    CVQ_TRY(cvq_hasher_take(h, hash, err));
-    cvq_hash_hex(hash, j->m->files[file].sha256);
-    return CVQ_OK;
-}
-
-static void hash_unit(void *context, size_t index, int thread) {
-    (void)thread;
-    hash_job *j = context;
-    cvq_hasher *h = NULL;
-    cvq_error error = {0};
-    if (atomic_load(&j->stop)) return;
-    cvq_status status = cvq_hasher_open(&h, &error);
-    if (status == CVQ_OK) status = hash_file(j, j->order[index], h, &error);
-    cvq_hasher_close(h);
-    if (status == CVQ_OK || atomic_flag_test_and_set(&j->failing)) return;
-    j->status =
-        status; /* only the first comes here, and all threads have ended before it is read */
-    j->error = error;
-    atomic_store(&j->stop, true);
-}
-
-static cvq_status hash_all(hash_job *j, int threads, cvq_error *err) {
-    cvq_parallel_for(threads, j->m->num_files, hash_unit, j);
-    if (j->status != CVQ_OK) {
-        return cvq_fail(err, j->status, j->error.where, "%s", j->error.message);
-    }
-    if (atomic_load(&j->cancelled)) return cvq_fail(err, CVQ_CANCELLED, NULL, "cancelled");
-    return CVQ_OK;
-}
-
 /* ---------------------------------------------------------------- the list of files */
 
 static int compare_files(const void *a, const void *b) {
@@ -213,56 +141,41 @@ static const cvq_file_map *shard_map(const cvq_safetensors *checkpoint, const ch
     return NULL;
 }
 
-/* Maps every file (shards are mapped already) and puts the largest first, so that threads end
- * together. */
-static cvq_status map_files(hash_job *j, const char *dir, const cvq_safetensors *checkpoint,
-                            cvq_error *err) {
-    for (size_t i = 0; i < j->m->num_files; i++) {
-        cvq_source_file *f = &j->m->files[i];
+static cvq_status hash_small_file(cvq_source_file *f, const char *dir, cvq_error *err) {
+    char *path = NULL;
+    cvq_file_map map = {.fd = -1};
+    uint8_t hash[CVQ_HASH_BYTES];
+    CVQ_TRY(cvq_path_join(&path, dir, f->name, err));
+    cvq_status status = cvq_file_map_open(&map, path, err);
+    if (status == CVQ_OK) status = cvq_sha256(map.data, (size_t)map.size, hash, err);
+    if (status == CVQ_OK) cvq_hash_hex(hash, f->sha256);
+    f->size = map.size;
+    cvq_file_map_close(&map);
+    free(path);
+    return status;
+}
+
+static cvq_status measure_files(cvq_metadata *m, const char *dir, const cvq_safetensors *checkpoint,
+                                cvq_error *err) {
+    static const uint8_t unknown[CVQ_HASH_BYTES];
+    for (size_t i = 0; i < m->num_files; i++) {
+        cvq_source_file *f = &m->files[i];
         const cvq_file_map *shard = shard_map(checkpoint, f->name);
         if (shard) {
-            j->maps[i] = *shard;
-            j->borrowed[i] = true;
+            f->size = shard->size;
+            cvq_hash_hex(unknown, f->sha256);
         } else {
-            char *path = NULL;
-            CVQ_TRY(cvq_path_join(&path, dir, f->name, err));
-            cvq_status status = cvq_file_map_open(&j->maps[i], path, err);
-            free(path);
-            if (status != CVQ_OK) return status;
+            CVQ_TRY(hash_small_file(f, dir, err));
         }
-        f->size = j->maps[i].size;
-        j->total += f->size;
-        size_t at = i;
-        for (; at > 0 && j->maps[j->order[at - 1]].size < f->size; at--) {
-            j->order[at] = j->order[at - 1];
-        }
-        j->order[at] = i;
     }
     return CVQ_OK;
 }
 
-static cvq_status hash_files(hash_job *j, const char *dir, const cvq_safetensors *checkpoint,
-                             int threads, cvq_error *err) {
-    void *maps = NULL, *borrowed = NULL, *order = NULL;
-    size_t n = j->m->num_files;
-    cvq_status status = cvq_alloc(&maps, n, sizeof *j->maps, "files", err);
-    if (status == CVQ_OK) status = cvq_alloc(&borrowed, n, sizeof *j->borrowed, "files", err);
-    if (status == CVQ_OK) status = cvq_alloc(&order, n, sizeof *j->order, "files", err);
-    if (status != CVQ_OK) goto done;
-    j->maps = maps;
-    j->borrowed = borrowed;
-    j->order = order;
-    for (size_t i = 0; i < n; i++) j->maps[i].fd = -1;
-    status = map_files(j, dir, checkpoint, err);
-    if (status == CVQ_OK) status = hash_all(j, threads, err);
-    for (size_t i = 0; i < n; i++) {
-        if (!j->borrowed[i]) cvq_file_map_close(&j->maps[i]);
+void cvq_provenance_set_hash(cvq_metadata *m, const char *name,
+                             const uint8_t hash[CVQ_HASH_BYTES]) {
+    for (size_t i = 0; i < m->num_files; i++) {
+        if (strcmp(m->files[i].name, name) == 0) cvq_hash_hex(hash, m->files[i].sha256);
     }
-done:
-    free(maps);
-    free(borrowed);
-    free(order);
-    return status;
 }
 
 cvq_status cvq_revision_check(const char *revision, cvq_error *err) {
@@ -275,15 +188,11 @@ cvq_status cvq_revision_check(const char *revision, cvq_error *err) {
 }
 
 cvq_status cvq_provenance_read(cvq_metadata *m, const char *dir, const cvq_safetensors *checkpoint,
-                               const char *revision, int threads, cvq_quant_progress_fn progress,
-                               void *context, cvq_error *err) {
-    hash_job j = {.m = m, .progress = progress, .context = context};
-    atomic_flag_clear(&j.reporting);
-    atomic_flag_clear(&j.failing);
+                               const char *revision, cvq_error *err) {
     if (!revision) revision = "";
     CVQ_TRY(cvq_revision_check(revision, err));
     CVQ_TRY(copy_text(&m->revision, revision, strlen(revision), err));
     CVQ_TRY(read_licenses(m, dir, err));
     CVQ_TRY(list_files(m, dir, checkpoint, err));
-    return hash_files(&j, dir, checkpoint, threads, err);
+    return measure_files(m, dir, checkpoint, err);
 }

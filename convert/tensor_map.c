@@ -1,13 +1,11 @@
 /* The checkpoint's tensors in the order of the model's list. Both lists must hold the same names,
- * with the same shapes; what is given out are rows of values that bf16 can hold, so that a file
- * made in one step and one made from a bf16 file are the same. */
+ * with the same shapes. */
 #include "convert/tensor_map.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/half.h"
 #include "base/memory.h"
 
 struct cvq_tensor_map {
@@ -15,7 +13,6 @@ struct cvq_tensor_map {
     const cvq_model_config *config;
     size_t count;
     const cvq_st_tensor **sources; /* [count] */
-    uint64_t *cols;                /* [count] elements of a row */
     cvq_type inv_freq_type;
 };
 
@@ -74,7 +71,7 @@ static cvq_status check_dtype(const cvq_st_tensor *t, const cvq_tensor_spec *spe
                     "%s values: only F32, F16 and BF16 are converted", cvq_st_dtype_name(t->dtype));
 }
 
-/* Fills sources and cols, and counts what is not there. */
+/* Fills sources, and counts what is not there. */
 static cvq_status find_all(cvq_tensor_map *m, cvq_error *err) {
     size_t missing = 0;
     char first[CVQ_MAX_TENSOR_NAME];
@@ -89,7 +86,6 @@ static cvq_status find_all(cvq_tensor_map *m, cvq_error *err) {
         CVQ_TRY(check_shape(t, &spec, err));
         CVQ_TRY(check_dtype(t, &spec, err));
         m->sources[i] = t;
-        m->cols[i] = spec.cols;
     }
     if (missing == 0) return CVQ_OK;
     return cvq_fail(err, CVQ_FORMAT, first,
@@ -133,7 +129,7 @@ static cvq_status check_inv_freq(cvq_tensor_map *m, cvq_error *err) {
 
 cvq_status cvq_tensor_map_open(cvq_tensor_map **out, const cvq_safetensors *checkpoint,
                                const cvq_model_config *config, cvq_error *err) {
-    void *p = NULL, *sources = NULL, *cols = NULL;
+    void *p = NULL, *sources = NULL;
     CVQ_TRY(refuse_quantized(checkpoint, err));
     CVQ_TRY(cvq_alloc(&p, 1, sizeof(cvq_tensor_map), "tensor map", err));
     cvq_tensor_map *m = p;
@@ -142,8 +138,6 @@ cvq_status cvq_tensor_map_open(cvq_tensor_map **out, const cvq_safetensors *chec
     m->count = cvq_model_tensor_count(config);
     cvq_status status = cvq_alloc(&sources, m->count, sizeof *m->sources, "tensor map", err);
     m->sources = sources;
-    if (status == CVQ_OK) status = cvq_alloc(&cols, m->count, sizeof *m->cols, "tensor map", err);
-    m->cols = cols;
     if (status == CVQ_OK) status = find_all(m, err);
     if (status == CVQ_OK) status = refuse_unexpected(m, err);
     if (status == CVQ_OK) status = check_inv_freq(m, err);
@@ -158,7 +152,6 @@ cvq_status cvq_tensor_map_open(cvq_tensor_map **out, const cvq_safetensors *chec
 void cvq_tensor_map_free(cvq_tensor_map *m) {
     if (!m) return;
     free(m->sources);
-    free(m->cols);
     free(m);
 }
 
@@ -168,41 +161,4 @@ const cvq_st_tensor *cvq_tensor_map_source(const cvq_tensor_map *m, size_t i) {
 
 cvq_type cvq_tensor_map_inv_freq_type(const cvq_tensor_map *m) {
     return m->inv_freq_type;
-}
-
-/* ---------------------------------------------------------------- rows */
-
-static cvq_status read_rows(void *context, size_t tensor, uint64_t first, uint64_t count,
-                            float *out, cvq_error *err) {
-    const cvq_tensor_map *m = context;
-    const cvq_st_tensor *t = m->sources[tensor];
-    /* The caller's rows are within the tensor, so the products fit. */
-    uint64_t cols = m->cols[tensor], n = count * cols;
-    CVQ_TRY(cvq_st_read_f32(t, first * cols, n, out, err));
-    /* One rule: everything has bf16's precision, except inv_freq kept in f32 (the one F32 tensor
-     * whose type no recipe chooses). */
-    cvq_tensor_spec spec;
-    if (t->dtype == CVQ_ST_BF16) return CVQ_OK;
-    cvq_model_tensor_spec(m->config, tensor, &spec);
-    if (spec.role == CVQ_ROLE_INV_FREQ) return CVQ_OK;
-    for (uint64_t i = 0; i < n; i++) out[i] = cvq_bf16_to_f32(cvq_f32_to_bf16(out[i]));
-    return CVQ_OK;
-}
-
-static void advise(const cvq_tensor_map *m, size_t tensor, cvq_advice advice) {
-    const cvq_st_tensor *t = m->sources[tensor];
-    cvq_file_map_advise(cvq_safetensors_file_map(m->checkpoint, t->file), t->offset, t->size,
-                        advice);
-}
-
-static void will_need(void *context, size_t tensor) {
-    advise(context, tensor, CVQ_ADVICE_WILLNEED);
-}
-
-static void done(void *context, size_t tensor) {
-    advise(context, tensor, CVQ_ADVICE_DONTNEED);
-}
-
-cvq_row_source cvq_tensor_map_rows(cvq_tensor_map *m) {
-    return (cvq_row_source){m, read_rows, will_need, done};
 }

@@ -1,10 +1,10 @@
-/* Which tensor of the checkpoint becomes which tensor of the file, and its values as rows. */
+/* Which tensor of the checkpoint becomes which tensor of the file. */
 #ifndef CVQ_CONVERT_TENSOR_MAP_H
 #define CVQ_CONVERT_TENSOR_MAP_H
 
+#include "formats/block_types.h"
 #include "formats/model_tensors.h"
 #include "formats/safetensors.h"
-#include "quant/quantize.h"
 
 typedef struct cvq_tensor_map cvq_tensor_map;
 
@@ -18,6 +18,5 @@ void cvq_tensor_map_free(cvq_tensor_map *m);
 const cvq_st_tensor *cvq_tensor_map_source(const cvq_tensor_map *m, size_t i);
 /* CVQ_TYPE_F32 or CVQ_TYPE_BF16. */
 cvq_type cvq_tensor_map_inv_freq_type(const cvq_tensor_map *m);
-cvq_row_source cvq_tensor_map_rows(cvq_tensor_map *m);
 
 #endif

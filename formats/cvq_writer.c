@@ -1,6 +1,7 @@
 /* Writing a .cvq file. The plan lays the whole head out in memory; what is missing then are the
- * chunk hashes, which come as tensors are appended, and the head's own hash. The head is written
- * last, so a file that was not finished is no .cvq file. */
+ * chunk hashes, which come with the tensors' bytes, and the head's own hash. The head is written
+ * last, so a file that was not finished is no .cvq file; what nobody writes, the padding between
+ * tensors, reads as zeros since the file was given its size. */
 #include "formats/cvq_writer.h"
 
 #include <stdlib.h>
@@ -20,12 +21,11 @@ struct cvq_writer {
     size_t count;
     cvq_head head;
     uint8_t *bytes; /* [head.head_size] */
+    uint64_t chunks;
+    uint8_t *there; /* [chunks] 1 for a chunk that has come */
     /* once begun */
     int fd;
     char *where;
-    cvq_hasher *hasher;
-    size_t tensor; /* being written */
-    uint64_t done; /* its bytes so far */
 };
 
 #define ULL(x) ((unsigned long long)(x))
@@ -55,11 +55,14 @@ static cvq_status plan_tensor(cvq_tensor *t, const cvq_file_spec *spec, size_t i
 /* Tensors placed from 0 on; they move to the data's start when the head's size is known. */
 static cvq_status plan_tensors(cvq_writer *w, const cvq_file_spec *spec, cvq_place *end,
                                cvq_error *err) {
-    void *memory = NULL;
+    void *memory = NULL, *there = NULL;
     w->count = cvq_model_tensor_count(spec->config);
     CVQ_TRY(cvq_alloc(&memory, w->count, sizeof(cvq_tensor), "the tensor index", err));
     w->tensors = memory;
     for (size_t i = 0; i < w->count; i++) CVQ_TRY(plan_tensor(&w->tensors[i], spec, i, end, err));
+    w->chunks = end->chunk;
+    CVQ_TRY(cvq_alloc(&there, w->chunks, 1, "the chunks", err));
+    w->there = there;
     return CVQ_OK;
 }
 
@@ -134,6 +137,21 @@ uint64_t cvq_writer_file_size(const cvq_writer *w) {
     return w->head.file_size;
 }
 
+cvq_status cvq_writer_plan_hash(const cvq_writer *w, uint8_t hash[CVQ_HASH_BYTES], cvq_error *err) {
+    return cvq_sha256(w->bytes, (size_t)w->head.head_size, hash, err);
+}
+
+cvq_status cvq_writer_set_metadata(cvq_writer *w, const char *text, size_t size, cvq_error *err) {
+    const cvq_section *s = &w->head.sections[CVQ_SECTION_METADATA];
+    cvq_buffer metadata = {0};
+    cvq_status status = cvq_metadata_pack(&metadata, text, size, err);
+    if (status == CVQ_OK && metadata.size != s->size)
+        status = WRONG("metadata", "%zu bytes, %llu were planned", metadata.size, ULL(s->size));
+    if (status == CVQ_OK) memcpy(w->bytes + s->offset, metadata.data, metadata.size);
+    cvq_buffer_free(&metadata);
+    return status;
+}
+
 /* ---------------------------------------------------------------- writing */
 
 static cvq_status file_bytes(const cvq_writer *w, uint64_t *size, cvq_error *err) {
@@ -143,66 +161,86 @@ static cvq_status file_bytes(const cvq_writer *w, uint64_t *size, cvq_error *err
     return CVQ_OK;
 }
 
-cvq_status cvq_writer_begin(cvq_writer *w, int fd, const char *where, cvq_error *err) {
+cvq_status cvq_writer_begin(cvq_writer *w, int fd, const char *where, bool resume, cvq_error *err) {
     if (w->where) return WRONG(where, "the writer has begun already");
     w->fd = fd;
     w->where = strdup(where);
     if (!w->where) return cvq_fail(err, CVQ_OUT_OF_MEMORY, where, "no memory for its name");
     uint64_t size;
     CVQ_TRY(file_bytes(w, &size, err));
-    if (size != 0) return WRONG(where, "the file to be written is not empty");
-    return cvq_hasher_open(&w->hasher, err);
+    if (size != (resume ? w->head.file_size : 0))
+        return WRONG(where, "the file to be written has %llu bytes already", ULL(size));
+    return cvq_file_reserve(fd, w->head.file_size, where, err);
 }
 
-/* The hash of the chunk that ends at w->done goes into the head. */
-static cvq_status take_chunk(cvq_writer *w, cvq_error *err) {
-    const cvq_tensor *t = &w->tensors[w->tensor];
-    const uint64_t chunk = t->first_chunk + (w->done - 1) / CVQ_CHUNK_BYTES;
-    return cvq_hasher_take(
-        w->hasher, w->bytes + w->head.sections[CVQ_SECTION_CHUNKS].offset + CVQ_HASH_BYTES * chunk,
-        err);
+static uint64_t tensor_chunks(const cvq_tensor *t) {
+    return (t->size - 1) / CVQ_CHUNK_BYTES + 1;
 }
 
-/* Zeros from the end of the current tensor to the next, which becomes the current one. */
-static cvq_status next_tensor(cvq_writer *w, cvq_error *err) {
-    static const uint8_t zeros[CVQ_ALIGNMENT];
-    const cvq_tensor *t = &w->tensors[w->tensor];
-    w->done = 0;
-    if (++w->tensor == w->count) return CVQ_OK;
-    const uint64_t end = t->offset + t->size;
-    return cvq_write_all(w->fd, end, zeros, (size_t)(t[1].offset - end), w->where, err);
+static uint8_t *hash_of(const cvq_writer *w, uint64_t chunk) {
+    return w->bytes + w->head.sections[CVQ_SECTION_CHUNKS].offset + CVQ_HASH_BYTES * chunk;
 }
 
-cvq_status cvq_writer_append(cvq_writer *w, const void *data, size_t size, cvq_error *err) {
+static cvq_status take_chunk(cvq_writer *w, uint64_t chunk, const uint8_t *data, size_t size,
+                             cvq_error *err) {
+    if (w->there[chunk]) return WRONG(w->where, "chunk %llu came twice", ULL(chunk));
+    CVQ_TRY(cvq_sha256(data, size, hash_of(w, chunk), err));
+    w->there[chunk] = 1;
+    return CVQ_OK;
+}
+
+cvq_status cvq_writer_put(cvq_writer *w, size_t tensor, uint64_t offset, const void *data,
+                          size_t size, cvq_error *err) {
+    if (!w->where) return WRONG(".cvq writer", "put before begin");
+    if (tensor >= w->count) return WRONG(w->where, "there is no tensor %zu", tensor);
+    const cvq_tensor *t = &w->tensors[tensor];
+    if (!cvq_range_within(offset, size, t->size) || offset % CVQ_CHUNK_BYTES != 0 ||
+        (size % CVQ_CHUNK_BYTES != 0 && offset + size != t->size))
+        return WRONG(w->where, "tensor %s: bytes %llu to %llu of %llu are not whole chunks",
+                     t->spec.name, ULL(offset), ULL(offset + size), ULL(t->size));
     const uint8_t *p = data;
-    if (!w->hasher) return WRONG(".cvq writer", "append before begin");
-    if (size == 0) return CVQ_OK;
-    if (w->tensor == w->count) return WRONG(w->where, "%zu bytes more than its tensors have", size);
-    const cvq_tensor *t = &w->tensors[w->tensor];
-    if (size > t->size - w->done)
-        return WRONG(w->where, "tensor %s has %llu bytes left, and %zu came", t->spec.name,
-                     ULL(t->size - w->done), size);
-    CVQ_TRY(cvq_write_all(w->fd, t->offset + w->done, p, size, w->where, err));
-    while (size > 0) {
-        const uint64_t left = CVQ_CHUNK_BYTES - w->done % CVQ_CHUNK_BYTES;
-        const size_t n = size < left ? size : (size_t)left;
-        CVQ_TRY(cvq_hasher_feed(w->hasher, p, n, err));
-        p += n;
-        size -= n;
-        w->done += n;
-        if (n == left || w->done == t->size) CVQ_TRY(take_chunk(w, err));
+    for (size_t at = 0; at < size; at += CVQ_CHUNK_BYTES) {
+        const size_t n = size - at < CVQ_CHUNK_BYTES ? size - at : CVQ_CHUNK_BYTES;
+        const uint64_t chunk = t->first_chunk + (offset + at) / CVQ_CHUNK_BYTES;
+        CVQ_TRY(take_chunk(w, chunk, p + at, n, err));
     }
-    return w->done == t->size ? next_tensor(w, err) : CVQ_OK;
+    return cvq_write_all(w->fd, t->offset + offset, data, size, w->where, err);
+}
+
+const uint8_t *cvq_writer_hashes(const cvq_writer *w, size_t tensor, size_t *chunks) {
+    *chunks = (size_t)tensor_chunks(&w->tensors[tensor]);
+    return hash_of(w, w->tensors[tensor].first_chunk);
+}
+
+cvq_status cvq_writer_adopt(cvq_writer *w, size_t tensor, const uint8_t *hashes, size_t chunks,
+                            cvq_error *err) {
+    if (tensor >= w->count || chunks != tensor_chunks(&w->tensors[tensor]))
+        return WRONG(w->where, "tensor %zu does not have %zu chunks", tensor, chunks);
+    const uint64_t first = w->tensors[tensor].first_chunk;
+    memcpy(hash_of(w, first), hashes, CVQ_HASH_BYTES * chunks);
+    memset(w->there + first, 1, chunks);
+    return CVQ_OK;
+}
+
+static cvq_status check_complete(const cvq_writer *w, cvq_error *err) {
+    for (size_t i = 0; i < w->count; i++) {
+        const cvq_tensor *t = &w->tensors[i];
+        const uint64_t chunks = tensor_chunks(t);
+        const uint8_t *gap = memchr(w->there + t->first_chunk, 0, (size_t)chunks);
+        if (gap)
+            return WRONG(w->where, "tensor %s is not complete: chunk %llu of %llu is missing",
+                         t->spec.name, ULL(gap - (w->there + t->first_chunk)), ULL(chunks));
+    }
+    return CVQ_OK;
 }
 
 cvq_status cvq_writer_finish(cvq_writer *w, uint8_t *id, cvq_error *err) {
-    if (!w->hasher) return WRONG(".cvq writer", "finish before begin");
-    if (w->tensor != w->count)
-        return WRONG(w->where, "tensor %s is not complete: %llu of %llu bytes came",
-                     w->tensors[w->tensor].spec.name, ULL(w->done),
-                     ULL(w->tensors[w->tensor].size));
+    if (!w->where) return WRONG(".cvq writer", "finish before begin");
+    CVQ_TRY(check_complete(w, err));
     CVQ_TRY(cvq_head_hash(w->bytes, w->head.head_size, w->head.id, err));
     memcpy(w->bytes + CVQ_HASH_OFFSET, w->head.id, CVQ_ID_BYTES);
+    /* Once the head is there, the weights must be: a power cut may not leave a head alone. */
+    if (fsync(w->fd) != 0) return cvq_fail_errno(err, w->where, "cannot write it to the disk");
     CVQ_TRY(cvq_write_all(w->fd, 0, w->bytes, (size_t)w->head.head_size, w->where, err));
     if (fsync(w->fd) != 0) return cvq_fail_errno(err, w->where, "cannot write it to the disk");
     uint64_t size;
@@ -216,8 +254,8 @@ cvq_status cvq_writer_finish(cvq_writer *w, uint8_t *id, cvq_error *err) {
 
 void cvq_writer_free(cvq_writer *w) {
     if (!w) return;
-    cvq_hasher_close(w->hasher);
     free(w->where);
+    free(w->there);
     free(w->bytes);
     free(w->tensors);
     free(w);

@@ -1,10 +1,11 @@
 /* Writing a .cvq file: planned first (all sizes follow from config, types, tokenizer and metadata),
- * then the tensors' bytes in order, then the head. The caller owns the file descriptor and the name
- * under which the file finally appears. */
+ * then the tensors' bytes in any order, by any number of threads, then the head. The caller owns
+ * the file descriptor and the name under which the file finally appears. */
 #ifndef CVQ_FORMATS_CVQ_WRITER_H
 #define CVQ_FORMATS_CVQ_WRITER_H
 
 #include "base/memory.h"
+#include "formats/chunk_hash.h"
 #include "formats/cvq_layout.h"
 
 /* What a file is to be. All pointers are borrowed until the plan is made. */
@@ -25,14 +26,26 @@ cvq_status cvq_writer_plan(cvq_writer **out, const cvq_file_spec *spec, cvq_erro
 size_t cvq_writer_tensor_count(const cvq_writer *w);
 const cvq_tensor *cvq_writer_tensor(const cvq_writer *w, size_t i);
 uint64_t cvq_writer_file_size(const cvq_writer *w);
+/* SHA-256 of the head as it is planned: of all but the weights. */
+cvq_status cvq_writer_plan_hash(const cvq_writer *w, uint8_t hash[CVQ_HASH_BYTES], cvq_error *err);
+/* Other metadata of the same length: what is known only when the weights have been read. */
+cvq_status cvq_writer_set_metadata(cvq_writer *w, const char *text, size_t size, cvq_error *err);
 
-/* fd must be open for writing, empty. where names the file in errors. */
-cvq_status cvq_writer_begin(cvq_writer *w, int fd, const char *where, cvq_error *err);
-/* The next bytes of the data: tensors in order, each in any number of pieces, none across two
- * tensors. Hashes as it goes. */
-cvq_status cvq_writer_append(cvq_writer *w, const void *data, size_t size, cvq_error *err);
-/* Pads, writes the head, fsyncs and checks that the file has its planned size. id [CVQ_ID_BYTES]
- * may be NULL. */
+/* fd must be open for reading and writing, and empty, or with `resume` have the planned size. Sets
+ * the whole file's room aside. where names the file in errors. */
+cvq_status cvq_writer_begin(cvq_writer *w, int fd, const char *where, bool resume, cvq_error *err);
+/* Bytes of a tensor from `offset` in it, a multiple of CVQ_CHUNK_BYTES; size is one too, or reaches
+ * the tensor's end. Each chunk comes once, in any order; several threads may bring different ones.
+ * Hashes and writes. */
+cvq_status cvq_writer_put(cvq_writer *w, size_t tensor, uint64_t offset, const void *data,
+                          size_t size, cvq_error *err);
+/* The chunks' hashes, [chunks][CVQ_HASH_BYTES], of a tensor whose bytes have all come. */
+const uint8_t *cvq_writer_hashes(const cvq_writer *w, size_t tensor, size_t *chunks);
+/* With `resume`: the tensor's bytes are in the file, and these are the hashes of its chunks. */
+cvq_status cvq_writer_adopt(cvq_writer *w, size_t tensor, const uint8_t *hashes, size_t chunks,
+                            cvq_error *err);
+/* Writes the head, fsyncs and checks that the file has its planned size. id [CVQ_ID_BYTES] may be
+ * NULL. */
 cvq_status cvq_writer_finish(cvq_writer *w, uint8_t *id, cvq_error *err);
 void cvq_writer_free(cvq_writer *w);
 

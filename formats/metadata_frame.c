@@ -1,5 +1,5 @@
-/* The metadata's compressed form. Its text is bounded before memory is asked for, and the frame
- * must give exactly the stated number of bytes. */
+/* The metadata's frame: written without compression, read with any. Its text is bounded before
+ * memory is asked for, and the frame must give exactly the stated number of bytes. */
 #include "formats/metadata_frame_internal.h"
 
 #include <stdlib.h>
@@ -9,26 +9,37 @@
 #include "formats/cvq_layout.h"
 #include "formats/damage_internal.h"
 
-#define LEVEL 12 /* fixed: the same text gives the same bytes */
 #define SIZE_BYTES 8u
 #define BAD(...) cvq_fail(err, CVQ_FORMAT, where, "metadata: " __VA_ARGS__)
+
+/* RFC 8878, 3.1.1: magic number; a header byte that says "one segment, 8 bytes of content size";
+ * that size; blocks, each with a header of 3 bytes: bit 0 the last, bits 1 and 2 the kind (0 raw),
+ * from bit 3 the size. */
+#define ZSTD_FRAME_MAGIC 0xfd2fb528u
+#define ONE_SEGMENT_SIZE_8 0xe0u
+#define MOST_IN_BLOCK (128u << 10)
+
+/* A frame of raw blocks: what a compressor would make of the text depends on its version, and then
+ * so would the file's id. Its length follows from the text's, too. */
+static cvq_status append_frame(cvq_buffer *out, const char *text, size_t size, cvq_error *err) {
+    CVQ_TRY(cvq_buffer_append_le(out, ZSTD_FRAME_MAGIC, 4, err));
+    CVQ_TRY(cvq_buffer_append_le(out, ONE_SEGMENT_SIZE_8, 1, err));
+    CVQ_TRY(cvq_buffer_append_le(out, size, 8, err));
+    for (size_t at = 0; at < size; at += MOST_IN_BLOCK) {
+        const size_t n = size - at < MOST_IN_BLOCK ? size - at : MOST_IN_BLOCK;
+        CVQ_TRY(cvq_buffer_append_le(out, (at + n == size) | n << 3, 3, err));
+        CVQ_TRY(cvq_buffer_append(out, text + at, n, err));
+    }
+    return CVQ_OK;
+}
 
 cvq_status cvq_metadata_pack(cvq_buffer *section, const char *json, size_t size, cvq_error *err) {
     if (size == 0 || size > CVQ_MAX_METADATA)
         return cvq_fail(err, CVQ_INVALID_ARGUMENT, "metadata",
                         "%zu bytes; 1 to %u are possible: shorten the model card or the licences",
                         size, CVQ_MAX_METADATA);
-    const size_t bound = ZSTD_compressBound(size);
-    void *memory = NULL;
-    CVQ_TRY(cvq_alloc(&memory, bound, 1, "compressed metadata", err));
-    const size_t n = ZSTD_compress(memory, bound, json, size, LEVEL);
-    cvq_status status =
-        ZSTD_isError(n) ? cvq_fail(err, CVQ_INTERNAL, "metadata", "zstd: %s", ZSTD_getErrorName(n))
-                        : CVQ_OK;
-    if (status == CVQ_OK) status = cvq_buffer_append_le(section, size, SIZE_BYTES, err);
-    if (status == CVQ_OK) status = cvq_buffer_append(section, memory, n, err);
-    free(memory);
-    return status;
+    CVQ_TRY(cvq_buffer_append_le(section, size, SIZE_BYTES, err));
+    return append_frame(section, json, size, err);
 }
 
 cvq_status cvq_metadata_check(const uint8_t *section, uint64_t size, const char *where,

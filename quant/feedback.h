@@ -9,6 +9,7 @@
 #ifndef CVQ_QUANT_FEEDBACK_H
 #define CVQ_QUANT_FEEDBACK_H
 
+#include "formats/chunk_hash.h"
 #include "formats/cvq_layout.h"
 #include "formats/model_tensors.h"
 
@@ -21,6 +22,10 @@ cvq_status cvq_second_moments_file_open(cvq_second_moments_file **out, const cha
 void cvq_second_moments_file_close(cvq_second_moments_file *f);
 /* Whether the file has moments for this tensor, and of how many tokens. */
 bool cvq_second_moments_file_has(const cvq_second_moments_file *f, size_t tensor, uint64_t *tokens);
+
+/* A hash that differs for moments of other data. */
+cvq_status cvq_second_moments_file_hash(const cvq_second_moments_file *f,
+                                        uint8_t hash[CVQ_HASH_BYTES], cvq_error *err);
 
 /* L and D of one matrix. Start with {0}. */
 typedef struct cvq_feedback {

@@ -99,3 +99,19 @@ bool cvq_second_moments_file_has(const cvq_second_moments_file *f, size_t tensor
     *tokens = view.tokens;
     return view.sums != NULL;
 }
+
+cvq_status cvq_second_moments_file_hash(const cvq_second_moments_file *f,
+                                        uint8_t hash[CVQ_HASH_BYTES], cvq_error *err) {
+    cvq_hasher *h = NULL;
+    CVQ_TRY(cvq_hasher_open(&h, err));
+    cvq_status status = CVQ_OK;
+    for (size_t i = 0; status == CVQ_OK && i < cvq_safetensors_count(f->file); i++) {
+        const cvq_st_tensor *t = cvq_safetensors_at(f->file, i);
+        if (t->dtype == CVQ_ST_F16) continue; /* correlations: many, and of the same data */
+        status = cvq_hasher_feed(h, t->name, strlen(t->name) + 1, err);
+        if (status == CVQ_OK) status = cvq_hasher_feed(h, t->data, (size_t)t->size, err);
+    }
+    if (status == CVQ_OK) status = cvq_hasher_take(h, hash, err);
+    cvq_hasher_close(h);
+    return status;
+}

@@ -1,7 +1,9 @@
 /* Rows in, the tensors of a .cvq file out. A tensor goes through in batches of strips: a strip is
- * one panel of 16 rows, or as many single rows as make some work, and all threads take strips of
- * one batch; then the batch is appended and the next begins. So memory does not depend on the
- * model's size, and the bytes do not depend on the number of threads. */
+ * one panel of 16 rows, or as many single rows as make some work. At any time three batches are
+ * under way, and all threads take units of all three: one is read, one is checked and quantized,
+ * and the chunks of one are hashed and written. So disk and processors work at the same time,
+ * memory does not depend on the model's size, and the bytes do not depend on the number of threads.
+ */
 #include "quant/quantize.h"
 
 #include <inttypes.h>
@@ -18,14 +20,9 @@
 /* Values of a batch for each thread: about a tenth of a second of the slowest search, so progress
  * shows that often. */
 #define BATCH_VALUES (1u << 20)
+#define MAX_BATCH_VALUES (1u << 26)
 /* Values of a strip of single rows. */
 #define STRIP_VALUES (1u << 16)
-#define MIN_STRIPS 4 /* of a batch, a thread: what runs over at its end stays small */
-
-typedef struct strip_result {
-    cvq_quant_stats stats;
-    cvq_status status;
-} strip_result;
 
 /* Sizes of the work on one tensor. */
 typedef struct strip_plan {
@@ -36,42 +33,63 @@ typedef struct strip_plan {
     size_t batch;       /* strips of a batch */
 } strip_plan;
 
+/* Some strips of a tensor on their way. Batch n uses the buffers n mod 2 of the job. */
+typedef struct batch {
+    size_t number; /* of all batches */
+    size_t index;  /* of the tensor */
+    const cvq_tensor *tensor;
+    strip_plan plan;
+    size_t first, count; /* strips */
+    size_t row, rows;
+    size_t raw_bytes;
+    /* Its output follows `carry` bytes that came before and filled no chunk. */
+    uint64_t offset;     /* of those in the tensor: a multiple of the chunk */
+    size_t carry, bytes; /* bytes: all, carry included */
+    bool last;           /* of its tensor */
+} batch;
+
 typedef struct worker {
-    float *rows;    /* [strip rows][cols] */
+    float *rows;    /* [strip rows][cols] of the largest strip */
     float *decoded; /* [panel height][padded cols]; only where stats are asked for */
     void *scratch;  /* only with feedback */
-    size_t failed;  /* the strip that error is of: the lowest of this thread's */
+    size_t failed;  /* the unit that error is of: the lowest of this thread's */
+    cvq_status status;
     cvq_error error;
 } worker;
 
+/* A buffer that grows, without keeping its bytes. */
+typedef struct space {
+    uint8_t *bytes;
+    size_t size;
+} space;
+
 typedef struct job {
+    cvq_writer *writer;
     const cvq_row_source *source;
     const cvq_quantize_options *options;
     int threads;
-    uint64_t done, total; /* bytes */
+    uint64_t done, total; /* raw bytes */
     worker *workers;      /* [threads] */
-    /* the tensor at work */
-    size_t index;
-    const cvq_tensor *tensor;
-    const float *importance;
-    cvq_feedback feedback;
+    space raw[2], out[2], results[2];
+    /* what comes after the last batch that was planned */
+    size_t position, strip, numbers;
+    /* the three under way; NULL where there is none */
+    batch batches[3];
+    const batch *reading, *making, *writing;
+    cvq_feedback feedback; /* of the tensor that is being made */
     bool has_feedback;
-    strip_plan plan;
-    size_t first;          /* strip of the batch */
-    strip_result *results; /* [plan.batch] */
-    uint8_t *out;          /* [plan.batch][plan.bytes] */
 } job;
 
 static void plan_strips(strip_plan *p, const cvq_tensor *t, int threads) {
-    const size_t cols = t->spec.cols, height = t->panel_rows, workers = (size_t)threads;
+    const size_t cols = (size_t)t->spec.cols, height = t->panel_rows;
     p->panel_bytes = cvq_panel_bytes(cvq_type_describe(t->type), t->panel_rows, cols);
     p->rows = height > 1 ? height : 1 + STRIP_VALUES / cols;
-    if (p->rows > t->spec.rows && height == 1) p->rows = t->spec.rows;
+    if (p->rows > t->spec.rows && height == 1) p->rows = (size_t)t->spec.rows;
     p->bytes = p->rows / height * p->panel_bytes;
     p->total = (size_t)((t->spec.rows + p->rows - 1) / p->rows);
-    size_t each = BATCH_VALUES / (p->rows * cols);
-    if (each < MIN_STRIPS) each = MIN_STRIPS;
-    p->batch = each * workers < p->total ? each * workers : p->total;
+    size_t values = (size_t)threads * BATCH_VALUES;
+    if (values > MAX_BATCH_VALUES) values = MAX_BATCH_VALUES;
+    p->batch = 1 + values / (p->rows * cols);
 }
 
 /* ---------------------------------------------------------------- one strip, on any thread */
@@ -107,212 +125,260 @@ static void add_stats(cvq_quant_stats *s, const float *rows, const float *decode
     }
 }
 
-static cvq_status do_strip(const job *j, size_t strip, worker *w, strip_result *result,
-                           cvq_error *err) {
-    const cvq_tensor *t = j->tensor;
-    const size_t cols = t->spec.cols, height = t->panel_rows;
-    const size_t first = (j->first + strip) * j->plan.rows;
-    const size_t left = (size_t)t->spec.rows - first;
-    const size_t rows = left < j->plan.rows ? left : j->plan.rows;
+static cvq_status do_strip(const job *j, const batch *b, size_t strip, worker *w, cvq_error *err) {
+    const cvq_tensor *t = b->tensor;
+    const cvq_row_source *source = j->source;
+    const size_t cols = (size_t)t->spec.cols, height = t->panel_rows, slot = b->number % 2;
+    const size_t before = strip * b->plan.rows, left = b->rows - before;
+    const size_t rows = left < b->plan.rows ? left : b->plan.rows;
     const size_t ld = cvq_padded_cols(cvq_type_describe(t->type), cols);
-    CVQ_TRY(j->source->read(j->source->context, j->index, first, rows, w->rows, err));
-    CVQ_TRY(check_finite(t, w->rows, first, rows, err));
-    memset(w->rows + rows * cols, 0, (j->plan.rows - rows) * cols * sizeof *w->rows); /* pad rows */
-    uint8_t *panel = j->out + strip * j->plan.bytes;
-    for (size_t r = 0; r < rows; r += height, panel += j->plan.panel_bytes) {
+    const float *importance =
+        j->options->importance ? cvq_importance_of(j->options->importance, b->index) : NULL;
+    const uint8_t *raw = j->raw[slot].bytes + source->size(source->context, b->index, before);
+    CVQ_TRY(source->decode(source->context, b->index, rows, raw, w->rows, err));
+    CVQ_TRY(check_finite(t, w->rows, b->row + before, rows, err));
+    memset(w->rows + rows * cols, 0, (b->plan.rows - rows) * cols * sizeof *w->rows); /* pad rows */
+    uint8_t *panel = j->out[slot].bytes + b->carry + strip * b->plan.bytes;
+    cvq_quant_stats *stats = (cvq_quant_stats *)(void *)j->results[slot].bytes + strip;
+    if (j->options->stats) *stats = (cvq_quant_stats){0};
+    for (size_t r = 0; r < rows; r += height, panel += b->plan.panel_bytes) {
         const size_t count = rows - r < height ? rows - r : height;
         if (j->has_feedback)
             cvq_feedback_panel(&j->feedback, t, w->rows + r * cols, count, w->scratch, panel);
         else
-            cvq_panel_quantize(t, w->rows + r * cols, count, j->importance, panel);
+            cvq_panel_quantize(t, w->rows + r * cols, count, importance, panel);
         if (!j->options->stats) continue;
         cvq_panel_decode(t->type, t->panel_rows, &t->codebook, panel, cols, w->decoded, ld);
-        add_stats(&result->stats, w->rows + r * cols, w->decoded, count, cols, ld);
+        add_stats(stats, w->rows + r * cols, w->decoded, count, cols, ld);
     }
     return CVQ_OK;
 }
 
-static void strip_unit(void *context, size_t index, int thread) {
+/* ---------------------------------------------------------------- the units of a step */
+
+static size_t whole_chunks(const batch *b) {
+    return b->last ? (b->bytes - 1) / CVQ_CHUNK_BYTES + 1 : b->bytes / CVQ_CHUNK_BYTES;
+}
+
+static cvq_status write_chunk(const job *j, size_t chunk, cvq_error *err) {
+    const batch *b = j->writing;
+    const size_t at = chunk * CVQ_CHUNK_BYTES, left = b->bytes - at;
+    return cvq_writer_put(j->writer, b->index, b->offset + at, j->out[b->number % 2].bytes + at,
+                          left < CVQ_CHUNK_BYTES ? left : CVQ_CHUNK_BYTES, err);
+}
+
+/* What nobody can share comes first, what is short last, so that all threads end together. */
+static cvq_status do_unit(const job *j, size_t unit, worker *w, cvq_error *err) {
+    const cvq_row_source *s = j->source;
+    const batch *r = j->reading, *m = j->making;
+    if (r && unit-- == 0)
+        return s->read(s->context, r->index, r->row, r->rows, j->raw[r->number % 2].bytes, err);
+    if (m && s->check && unit-- == 0)
+        return s->check(s->context, m->index, m->row, m->rows, j->raw[m->number % 2].bytes, err);
+    if (m && unit < m->count) return do_strip(j, m, unit, w, err);
+    return write_chunk(j, unit - (m ? m->count : 0), err);
+}
+
+static void run_unit(void *context, size_t unit, int thread) {
     job *j = context;
     worker *w = &j->workers[thread];
-    strip_result *result = &j->results[index];
     cvq_error error = {0};
-    *result = (strip_result){0};
-    result->status = do_strip(j, index, w, result, &error);
-    /* Of several failures the first strip's is told, whichever thread had it. */
-    if (result->status != CVQ_OK && index < w->failed) {
-        w->failed = index;
-        w->error = error;
-    }
+    const cvq_status status = do_unit(j, unit, w, &error);
+    /* Of several failures the first unit's is told, whichever thread had it. */
+    if (status == CVQ_OK || unit > w->failed) return;
+    w->failed = unit;
+    w->status = status;
+    w->error = error;
 }
 
-/* ---------------------------------------------------------------- one tensor */
-
-static cvq_status batch_status(const job *j, size_t count, cvq_error *err) {
-    for (size_t i = 0; i < count; i++) {
-        if (j->results[i].status == CVQ_OK) continue;
-        for (int k = 0; k < j->threads; k++) {
-            const cvq_error *e = &j->workers[k].error;
-            if (j->workers[k].failed == i)
-                return cvq_fail(err, j->results[i].status, e->where, "%s", e->message);
-        }
+static cvq_status step_status(const job *j, cvq_error *err) {
+    const worker *first = NULL;
+    for (int k = 0; k < j->threads; k++) {
+        const worker *w = &j->workers[k];
+        if (w->failed != SIZE_MAX && (!first || w->failed < first->failed)) first = w;
     }
+    return first ? cvq_fail(err, first->status, first->error.where, "%s", first->error.message)
+                 : CVQ_OK;
+}
+
+/* ---------------------------------------------------------------- from step to step */
+
+static size_t tensor_at(const job *j, size_t position) {
+    return j->source->order ? j->source->order[position] : position;
+}
+
+/* The next batch of all; false behind the last. */
+static bool plan_batch(job *j, batch *b) {
+    const size_t count = cvq_writer_tensor_count(j->writer);
+    if (j->position == count) return false;
+    *b = (batch){.number = j->numbers++, .index = tensor_at(j, j->position), .first = j->strip};
+    b->tensor = cvq_writer_tensor(j->writer, b->index);
+    plan_strips(&b->plan, b->tensor, j->threads);
+    const size_t left = b->plan.total - b->first;
+    b->count = left < b->plan.batch ? left : b->plan.batch;
+    b->last = b->count == left;
+    b->row = b->first * b->plan.rows;
+    b->rows = b->last ? (size_t)b->tensor->spec.rows - b->row : b->count * b->plan.rows;
+    b->raw_bytes = j->source->size(j->source->context, b->index, b->rows);
+    const size_t height = b->tensor->panel_rows;
+    const uint64_t begin = (uint64_t)b->row / height * b->plan.panel_bytes;
+    b->carry = (size_t)(begin % CVQ_CHUNK_BYTES);
+    b->offset = begin - b->carry;
+    b->bytes = b->carry + (b->rows + height - 1) / height * b->plan.panel_bytes;
+    j->strip = b->last ? 0 : b->first + b->count;
+    if (b->last) j->position++;
+    return true;
+}
+
+static cvq_status make_space(space *s, size_t size, cvq_error *err) {
+    void *memory = NULL;
+    if (s->size >= size) return CVQ_OK;
+    free(s->bytes);
+    *s = (space){0};
+    CVQ_TRY(cvq_alloc(&memory, size, 1, "a batch", err));
+    *s = (space){memory, size};
     return CVQ_OK;
 }
 
-static void sum_stats(const job *j, size_t count) {
-    cvq_quant_stats *s = &j->options->stats[j->index];
-    for (size_t i = 0; i < count; i++) {
-        const cvq_quant_stats *part = &j->results[i].stats;
-        s->sum_sq_error += part->sum_sq_error;
-        s->sum_sq += part->sum_sq;
-        if (part->max_error > s->max_error) s->max_error = part->max_error;
+/* Every batch moves on by one, and a new one comes in. */
+static cvq_status advance(job *j, cvq_error *err) {
+    batch *b = &j->batches[j->numbers % 3];
+    const batch *written = j->making;
+    j->making = j->reading;
+    j->writing = written;
+    j->reading = plan_batch(j, b) ? b : NULL;
+    if (j->reading) CVQ_TRY(make_space(&j->raw[b->number % 2], b->raw_bytes, err));
+    const batch *m = j->making;
+    if (!m) return CVQ_OK;
+    if (m->first == 0 && j->options->moments)
+        CVQ_TRY(cvq_feedback_open(&j->feedback, j->options->moments, m->tensor, m->index,
+                                  j->threads, &j->has_feedback, err));
+    const size_t slot = m->number % 2;
+    CVQ_TRY(make_space(&j->out[slot], m->bytes, err));
+    if (j->options->stats)
+        CVQ_TRY(make_space(&j->results[slot], m->count * sizeof(cvq_quant_stats), err));
+    if (m->carry > 0) /* the tensor's batch before is complete, and about to be written */
+        memcpy(j->out[slot].bytes, j->out[1 - slot].bytes + written->bytes - m->carry, m->carry);
+    return CVQ_OK;
+}
+
+static void sum_stats(const job *j) {
+    const batch *b = j->making;
+    const cvq_quant_stats *parts =
+        (const cvq_quant_stats *)(const void *)j->results[b->number % 2].bytes;
+    cvq_quant_stats *s = &j->options->stats[b->index];
+    for (size_t i = 0; i < b->count; i++) {
+        s->sum_sq_error += parts[i].sum_sq_error;
+        s->sum_sq += parts[i].sum_sq;
+        if (parts[i].max_error > s->max_error) s->max_error = parts[i].max_error;
     }
 }
 
 static cvq_status report_progress(const job *j, cvq_error *err) {
     const cvq_quantize_options *o = j->options;
     if (!o->progress || o->progress(o->progress_context, j->done, j->total) == 0) return CVQ_OK;
-    return cvq_fail(err, CVQ_CANCELLED, j->tensor->spec.name, "stopped");
+    return cvq_fail(err, CVQ_CANCELLED, j->writing->tensor->spec.name, "stopped");
 }
 
-static cvq_status run_batches(job *j, cvq_writer *w, cvq_error *err) {
-    const strip_plan *p = &j->plan;
-    const size_t panels =
-        (size_t)((j->tensor->spec.rows + j->tensor->panel_rows - 1) / j->tensor->panel_rows);
-    for (j->first = 0; j->first < p->total; j->first += p->batch) {
-        const size_t count = p->total - j->first < p->batch ? p->total - j->first : p->batch;
-        for (int k = 0; k < j->threads; k++) j->workers[k].failed = SIZE_MAX;
-        cvq_parallel_for(j->threads, count, strip_unit, j);
-        CVQ_TRY(batch_status(j, count, err));
-        if (j->options->stats) sum_stats(j, count);
-        /* The last strip of single rows may be a short one. */
-        const size_t first_panel = j->first * (p->bytes / p->panel_bytes);
-        const size_t most = count * (p->bytes / p->panel_bytes);
-        const size_t batch_panels = panels - first_panel < most ? panels - first_panel : most;
-        CVQ_TRY(cvq_writer_append(w, j->out, batch_panels * p->panel_bytes, err));
-        j->done += batch_panels * p->panel_bytes;
-        CVQ_TRY(report_progress(j, err));
+static cvq_status run_step(job *j, cvq_error *err) {
+    const cvq_quantize_options *o = j->options;
+    const batch *r = j->reading, *m = j->making, *w = j->writing;
+    if (r && j->source->will_need)
+        j->source->will_need(j->source->context, r->index, r->row + r->rows, r->rows);
+    size_t units = m ? m->count : 0;
+    if (r) units++;
+    if (m && j->source->check) units++;
+    if (w) units += whole_chunks(w);
+    for (int k = 0; k < j->threads; k++) j->workers[k].failed = SIZE_MAX;
+    cvq_parallel_for(j->threads, units, run_unit, j);
+    CVQ_TRY(step_status(j, err));
+    if (m && o->stats) sum_stats(j);
+    if (!w) return CVQ_OK;
+    if (w->last && o->finished) CVQ_TRY(o->finished(o->finished_context, w->index, err));
+    j->done += w->raw_bytes;
+    return report_progress(j, err);
+}
+
+/* Scratch memory for the largest strip of any tensor. */
+static cvq_status open_workers(job *j, cvq_error *err) {
+    void *memory = NULL;
+    size_t rows = 0, decoded = 0, scratch = 0;
+    for (size_t i = 0; i < cvq_writer_tensor_count(j->writer); i++) {
+        const cvq_tensor *t = cvq_writer_tensor(j->writer, i);
+        strip_plan p;
+        plan_strips(&p, t, j->threads);
+        const size_t cols = (size_t)t->spec.cols;
+        const size_t padded = cvq_padded_cols(cvq_type_describe(t->type), cols) * t->panel_rows;
+        rows = p.rows * cols > rows ? p.rows * cols : rows;
+        decoded = padded > decoded ? padded : decoded;
+        if (j->options->moments && t->panel_rows > 1 && cvq_feedback_scratch(t) > scratch)
+            scratch = cvq_feedback_scratch(t);
     }
-    return CVQ_OK;
-}
-
-static cvq_status open_workers(job *j, size_t row_values, size_t decoded_values, cvq_error *err) {
+    CVQ_TRY(cvq_alloc(&memory, (uint64_t)j->threads, sizeof(worker), "threads", err));
+    j->workers = memory;
     for (int k = 0; k < j->threads; k++) {
-        void *rows = NULL, *decoded = NULL;
-        CVQ_TRY(cvq_alloc(&rows, row_values, sizeof(float), "a strip of rows", err));
-        j->workers[k].rows = rows;
-        if (j->has_feedback)
-            CVQ_TRY(cvq_alloc(&j->workers[k].scratch, cvq_feedback_scratch(j->tensor), 1,
-                              "feedback", err));
+        CVQ_TRY(cvq_alloc(&memory, rows, sizeof(float), "a strip of rows", err));
+        j->workers[k].rows = memory;
+        if (j->options->moments) {
+            CVQ_TRY(cvq_alloc(&memory, scratch, 1, "feedback", err));
+            j->workers[k].scratch = memory;
+        }
         if (!j->options->stats) continue;
-        CVQ_TRY(cvq_alloc(&decoded, decoded_values, sizeof(float), "a decoded panel", err));
-        j->workers[k].decoded = decoded;
+        CVQ_TRY(cvq_alloc(&memory, decoded, sizeof(float), "a decoded panel", err));
+        j->workers[k].decoded = memory;
     }
     return CVQ_OK;
 }
 
-static cvq_status run_tensor(job *j, cvq_writer *w, cvq_error *err) {
-    const cvq_tensor *t = j->tensor;
-    void *results = NULL, *out = NULL;
-    plan_strips(&j->plan, t, j->threads);
-    const size_t padded = cvq_padded_cols(cvq_type_describe(t->type), t->spec.cols);
-    cvq_status status = CVQ_OK;
-    if (j->options->moments)
-        status = cvq_feedback_open(&j->feedback, j->options->moments, t, j->index, j->threads,
-                                   &j->has_feedback, err);
-    if (status != CVQ_OK) goto done;
-    status = cvq_alloc(&results, j->plan.batch, sizeof(strip_result), "a batch", err);
-    if (status != CVQ_OK) goto done;
-    status = cvq_alloc(&out, j->plan.batch, j->plan.bytes, "a batch", err);
-    if (status != CVQ_OK) goto done;
-    j->results = results;
-    j->out = out;
-    status = open_workers(j, j->plan.rows * t->spec.cols, t->panel_rows * padded, err);
-    if (status != CVQ_OK) goto done;
-    status = run_batches(j, w, err);
-done:
-    for (int k = 0; k < j->threads; k++) {
+static void close_job(job *j) {
+    for (int k = 0; j->workers && k < j->threads; k++) {
         free(j->workers[k].rows);
         free(j->workers[k].decoded);
         free(j->workers[k].scratch);
-        j->workers[k].rows = j->workers[k].decoded = NULL;
-        j->workers[k].scratch = NULL;
     }
-    j->has_feedback = false;
-    free(results);
-    free(out);
-    return status;
+    free(j->workers);
+    cvq_feedback_close(&j->feedback);
+    for (int i = 0; i < 2; i++) {
+        free(j->raw[i].bytes);
+        free(j->out[i].bytes);
+        free(j->results[i].bytes);
+    }
 }
 
 cvq_status cvq_quantize_all(cvq_writer *w, const cvq_row_source *source,
                             const cvq_quantize_options *options, cvq_error *err) {
     const size_t count = cvq_writer_tensor_count(w);
-    job j = {.source = source, .options = options, .threads = options->threads};
+    job j = {.writer = w, .source = source, .options = options, .threads = options->threads};
     if (j.threads < 1) j.threads = 1;
     if (j.threads > CVQ_MAX_THREADS) j.threads = CVQ_MAX_THREADS;
-    for (size_t i = 0; i < count; i++) j.total += cvq_writer_tensor(w, i)->size;
-    void *workers = NULL;
-    CVQ_TRY(cvq_alloc(&workers, (uint64_t)j.threads, sizeof(worker), "threads", err));
-    j.workers = workers;
-    if (options->stats) memset(options->stats, 0, count * sizeof *options->stats);
-    if (source->will_need && count) source->will_need(source->context, 0);
-    cvq_status status = CVQ_OK;
-    for (j.index = 0; status == CVQ_OK && j.index < count; j.index++) {
-        j.tensor = cvq_writer_tensor(w, j.index);
-        j.importance = options->importance ? cvq_importance_of(options->importance, j.index) : NULL;
-        if (source->will_need && j.index + 1 < count)
-            source->will_need(source->context, j.index + 1);
-        status = run_tensor(&j, w, err);
-        if (source->done) source->done(source->context, j.index);
+    for (size_t i = 0; i < count; i++) {
+        const size_t tensor = tensor_at(&j, i);
+        const uint64_t bytes =
+            source->size(source->context, tensor, cvq_writer_tensor(w, tensor)->spec.rows);
+        j.total += bytes;
+        if (i < options->done)
+            j.done += bytes;
+        else if (options->stats)
+            options->stats[tensor] = (cvq_quant_stats){0};
     }
-    cvq_feedback_close(&j.feedback);
-    free(workers);
+    j.position = options->done;
+    cvq_status status = open_workers(&j, err);
+    do {
+        if (status == CVQ_OK) status = advance(&j, err);
+        if (status == CVQ_OK && (j.reading || j.making || j.writing)) status = run_step(&j, err);
+    } while (status == CVQ_OK && (j.reading || j.making || j.writing));
+    close_job(&j);
     return status;
 }
 
-/* ---------------------------------------------------------------- a .cvq file as the source */
-
-static cvq_status reader_read(void *context, size_t tensor, uint64_t first, uint64_t count,
-                              float *out, cvq_error *err) {
-    const cvq_reader *r = context;
-    const cvq_tensor *t = cvq_reader_tensor(r, tensor);
-    const cvq_type_info *info = cvq_type_describe(t->type);
-    const uint64_t height = t->panel_rows;
-    const size_t cols = t->spec.cols, padded = cvq_padded_cols(info, cols);
-    const size_t panel_bytes = cvq_panel_bytes(info, t->panel_rows, cols);
-    void *memory = NULL;
-    if (!cvq_range_within(first, count, t->spec.rows))
-        return cvq_fail(err, CVQ_INTERNAL, t->spec.name, "rows outside of the tensor");
-    CVQ_TRY(cvq_alloc(&memory, height * padded, sizeof(float), "a panel", err));
-    float *panel = memory;
-    for (uint64_t row = first; row < first + count;) {
-        const uint64_t at = row % height, left = first + count - row;
-        const uint64_t rows = height - at < left ? height - at : left;
-        cvq_panel_decode(t->type, t->panel_rows, &t->codebook,
-                         cvq_reader_data(r, tensor) + row / height * panel_bytes, cols, panel,
-                         padded);
-        for (uint64_t i = 0; i < rows; i++, out += cols)
-            memcpy(out, panel + (at + i) * padded, cols * sizeof *out);
-        row += rows;
-    }
-    free(memory);
-    return CVQ_OK;
-}
-
-static void reader_will_need(void *context, size_t tensor) {
-    const cvq_tensor *t = cvq_reader_tensor(context, tensor);
-    cvq_file_map_advise(cvq_reader_map(context), t->offset, t->size, CVQ_ADVICE_WILLNEED);
-}
-
-static void reader_done(void *context, size_t tensor) {
-    const cvq_tensor *t = cvq_reader_tensor(context, tensor);
-    cvq_file_map_advise(cvq_reader_map(context), t->offset, t->size, CVQ_ADVICE_DONTNEED);
-}
-
-cvq_row_source cvq_reader_source(const cvq_reader *r) {
-    /* The functions above give it back its const. */
-    return (cvq_row_source){(void *)(uintptr_t)r, reader_read, reader_will_need, reader_done};
+cvq_status cvq_rows_read(const cvq_row_source *source, size_t tensor, uint64_t first,
+                         uint64_t count, float *out, cvq_error *err) {
+    void *raw = NULL;
+    CVQ_TRY(cvq_alloc(&raw, source->size(source->context, tensor, count), 1, "rows", err));
+    cvq_status status = source->read(source->context, tensor, first, count, raw, err);
+    if (status == CVQ_OK) status = source->decode(source->context, tensor, count, raw, out, err);
+    free(raw);
+    return status;
 }
 
 /* ---------------------------------------------------------------- the report */

@@ -8,21 +8,38 @@
 #include "quant/feedback.h"
 #include "quant/importance.h"
 
-/* Where values come from. read: `count` rows from row `first` of tensor number `tensor` into
- * out[count][cols] as f32; called from several threads at once. For matrices and tables the values
- * are those of bf16 (F32 and F16 sources are rounded to bf16 first). */
+/* Where values come from: raw bytes are read in the source's own order, each once, and become f32
+ * rows later. For matrices and tables the values are those of bf16 (F32 and F16 sources are rounded
+ * to bf16 first). Runs of rows start at a multiple of the tensor's panel height. */
 typedef struct cvq_row_source {
     void *context;
-    cvq_status (*read)(void *context, size_t tensor, uint64_t first, uint64_t count, float *out,
+    const size_t *order; /* [tensor count] tensors as they come; NULL: by number */
+    /* Raw bytes of `count` rows. */
+    size_t (*size)(void *context, size_t tensor, uint64_t count);
+    /* The raw bytes of rows [first, first + count). */
+    cvq_status (*read)(void *context, size_t tensor, uint64_t first, uint64_t count, uint8_t *raw,
                        cvq_error *err);
-    /* Optional: tensor `tensor` will be read next / will not be read again. */
-    void (*will_need)(void *context, size_t tensor);
-    void (*done)(void *context, size_t tensor);
+    /* May be NULL: looks at all that was read, in the same order, but later, while other threads
+     * read on and decode. */
+    cvq_status (*check)(void *context, size_t tensor, uint64_t first, uint64_t count,
+                        const uint8_t *raw, cvq_error *err);
+    /* To out[count][cols]; from several threads at once. */
+    cvq_status (*decode)(void *context, size_t tensor, uint64_t count, const uint8_t *raw,
+                         float *out, cvq_error *err);
+    /* May be NULL: these rows will be read soon. */
+    void (*will_need)(void *context, size_t tensor, uint64_t first, uint64_t count);
 } cvq_row_source;
 
 /* Rows of an opened .cvq whose tensors are f32 and bf16 (others decode too, but then errors add up;
- * callers refuse). context = the reader. */
-cvq_row_source cvq_reader_source(const cvq_reader *r);
+ * callers refuse); every chunk's hash is checked. Release with cvq_reader_rows_close. */
+typedef struct cvq_reader_rows cvq_reader_rows;
+cvq_status cvq_reader_rows_open(cvq_reader_rows **out, const cvq_reader *r, cvq_error *err);
+cvq_row_source cvq_reader_rows_source(cvq_reader_rows *rows);
+void cvq_reader_rows_close(cvq_reader_rows *rows);
+
+/* Rows out of order and unchecked, from any thread: out[count][cols]. */
+cvq_status cvq_rows_read(const cvq_row_source *source, size_t tensor, uint64_t first,
+                         uint64_t count, float *out, cvq_error *err);
 
 /* What happened to one tensor; errors against the source's values, weighted by nothing. */
 typedef struct cvq_quant_stats {
@@ -30,7 +47,7 @@ typedef struct cvq_quant_stats {
     float max_error;
 } cvq_quant_stats;
 
-/* Tensor by tensor: bytes done of the file's total data. Nonzero = stop with CVQ_CANCELLED. */
+/* Raw bytes done of the source's total. Nonzero = stop with CVQ_CANCELLED. */
 typedef int (*cvq_quant_progress_fn)(void *context, uint64_t done, uint64_t total);
 
 typedef struct cvq_quantize_options {
@@ -40,11 +57,16 @@ typedef struct cvq_quantize_options {
     cvq_quant_stats *stats;                 /* [tensor count], or NULL: not computed */
     cvq_quant_progress_fn progress;         /* or NULL */
     void *progress_context;
+    size_t done; /* so many tensors, in the source's order, are in the file already */
+    /* May be NULL: all of a tensor was handed to the file. In order; an error ends the work. */
+    cvq_status (*finished)(void *context, size_t tensor, cvq_error *err);
+    void *finished_context;
 } cvq_quantize_options;
 
-/* Reads, quantizes and appends every tensor of a writer that has begun. Memory is bounded (a few MB
- * a thread). A value that is NaN or infinite is CVQ_FORMAT and names tensor and row. Same input,
- * same bytes, any number of threads. */
+/* Reads, quantizes and writes every tensor of a writer that has begun: reading ahead, quantizing,
+ * hashing and writing behind go on at the same time. Memory is bounded (a few MB a thread, below
+ * 700 MB in all). A value that is NaN or infinite is CVQ_FORMAT and names tensor and row. Same
+ * input, same bytes, any number of threads. */
 cvq_status cvq_quantize_all(cvq_writer *w, const cvq_row_source *source,
                             const cvq_quantize_options *options, cvq_error *err);
 

@@ -87,8 +87,7 @@ static void panel_unit(void *context, size_t unit, int thread) {
     *out = (panel_result){0};
     out->status = cvq_alloc(&rows, height * cols, sizeof(float), "rows", &out->problem);
     if (out->status == CVQ_OK)
-        out->status =
-            j->source->read(j->source->context, j->index, first, count, rows, &out->problem);
+        out->status = cvq_rows_read(j->source, j->index, first, count, rows, &out->problem);
     if (out->status == CVQ_OK) out->status = try_types(j, rows, count, out, &out->problem);
     free(rows);
 }
@@ -131,7 +130,6 @@ cvq_status cvq_type_errors_measure(cvq_type_errors *out, const cvq_model_config 
         j.tensor.panel_rows = cvq_panel_rows_for(j.tensor.spec.role);
         j.importance = options->importance ? cvq_importance_of(options->importance, i) : NULL;
         CVQ_TRY(measure_tensor(&j, &out[i], err));
-        if (source->done) source->done(source->context, i);
         if (options->progress && options->progress(options->progress_context, i + 1, n) != 0)
             return cvq_fail(err, CVQ_CANCELLED, "", "interrupted");
     }

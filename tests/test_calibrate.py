@@ -184,7 +184,7 @@ def refusals():
     check('an input cannot be the output', r.code == 1 and 'input' in r.err, r)
     r = run('cvq-calibrate', '--force', '--merge', 'a.safetensors', 'b.safetensors', '-o', 'b.safetensors')
     check('nor one of the files to add up', r.code == 1 and 'input' in r.err, r)
-    check('nothing half-written stays', not [f for f in set(files()) - set(kept) if '.cvq-' in f or 'new' in f], files())
+    check('nothing half-written stays', not [f for f in set(files()) - set(kept) if '.partial' in f or 'new' in f], files())
 
 
 def stopped():
@@ -193,7 +193,7 @@ def stopped():
     for _ in range(10):  # it may be finished before the signal comes
         p = subprocess.Popen([*RUNNER, os.path.join(BIN, 'cvq-calibrate'), '--threads', '1', '-o', 'stopped.safetensors', 'tiny.cvq', 'much.jsonl'],
                              cwd=work, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        while p.poll() is None and not any('.cvq-' in f for f in files()):
+        while p.poll() is None and not any('.partial' in f for f in files()):
             time.sleep(0.001)
         p.send_signal(signal.SIGINT)
         _, err = p.communicate(timeout=120)

@@ -227,7 +227,7 @@ def interrupted_files():
         for _ in range(20):  # it may be finished before the signal comes
             p = subprocess.Popen(argv('cvq-convert', '--recipe', 'q4', '--threads', '1', 'checkpoint', 'stopped.cvq'), cwd=work,
                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-            until(lambda: any('.cvq-' in f for f in files()), p)
+            until(lambda: 'stopped.cvq.partial' in files(), p)
             p.send_signal(number)
             out, err = p.communicate(timeout=120)
             code = p.returncode

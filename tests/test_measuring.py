@@ -211,7 +211,7 @@ def interrupted_saving():
     p = subprocess.Popen(argv('cvq-perplexity', '--threads', 1, '--context', '64', '--save-logits', 'stopped.ref', 'tiny.cvq', 'long.txt'),
                          cwd=work, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     end = time.monotonic() + 60
-    while p.poll() is None and time.monotonic() < end and not any('stopped' in f or '.cvq-' in f for f in os.listdir(work)):
+    while p.poll() is None and time.monotonic() < end and not any('stopped' in f for f in os.listdir(work)):
         time.sleep(0.001)
     p.send_signal(signal.SIGINT)
     out, err = p.communicate(timeout=120)

@@ -289,7 +289,7 @@ def packing():
     r = run('cvq-pack', '-d', 'p.001', 'out-5.cvq')
     check('a damaged part is found', r.code == 1 and 'damaged' in r.err and not os.path.exists(path('out-5.cvq')), r)
     damaged_packing(packed)
-    check('nothing half-written is left', not [n for n in os.listdir(work) if n.endswith('.tmp')], os.listdir(work))
+    check('nothing half-written is left', not [n for n in os.listdir(work) if n.endswith('.partial')], os.listdir(work))
 
 
 def damaged_packing(packed):

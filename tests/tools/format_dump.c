@@ -18,7 +18,7 @@ static int fail(const cvq_error *err) {
 static cvq_status write_small(const char *path, const char *metadata, cvq_error *err) {
     const int fd = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
     if (fd < 0) return cvq_fail_errno(err, path, "cannot open");
-    const cvq_status status = small_write(fd, metadata, 0, NULL, err);
+    const cvq_status status = small_write(fd, metadata, false, NULL, err);
     close(fd);
     return status;
 }

@@ -132,8 +132,8 @@ static inline void small_types(const cvq_model_config *c, cvq_type *types) {
     }
 }
 
-/* Write such a file. piece: bytes given to one append at most (0: a tensor at once). */
-static inline cvq_status small_write(int fd, const char *metadata, size_t piece,
+/* Write such a file: tensor by tensor, or backwards and chunk by chunk. */
+static inline cvq_status small_write(int fd, const char *metadata, bool backwards,
                                      uint8_t id[CVQ_ID_BYTES], cvq_error *err) {
     const cvq_model_config c = small_config();
     cvq_type types[256];
@@ -148,17 +148,18 @@ static inline cvq_status small_write(int fd, const char *metadata, size_t piece,
                                 .metadata = metadata,
                                 .metadata_size = strlen(metadata)};
     if (status == CVQ_OK) status = cvq_writer_plan(&w, &spec, err);
-    if (status == CVQ_OK) status = cvq_writer_begin(w, fd, "small.cvq", err);
-    for (size_t i = 0; status == CVQ_OK && i < cvq_writer_tensor_count(w); i++) {
+    if (status == CVQ_OK) status = cvq_writer_begin(w, fd, "small.cvq", false, err);
+    for (size_t n = 0; status == CVQ_OK && n < cvq_writer_tensor_count(w); n++) {
+        const size_t i = backwards ? cvq_writer_tensor_count(w) - 1 - n : n;
         const cvq_tensor *t = cvq_writer_tensor(w, i);
+        const uint64_t step = backwards ? CVQ_CHUNK_BYTES : t->size;
         uint8_t *data = malloc((size_t)t->size);
         if (!data) abort();
         small_tensor(t, i, data);
-        for (size_t at = 0; status == CVQ_OK && at < t->size;) {
-            size_t n = (size_t)t->size - at;
-            if (piece && n > piece) n = piece;
-            status = cvq_writer_append(w, data + at, n, err);
-            at += n;
+        for (uint64_t at = (t->size - 1) / step * step; status == CVQ_OK; at -= step) {
+            const uint64_t left = t->size - at;
+            status = cvq_writer_put(w, i, at, data + at, (size_t)(left < step ? left : step), err);
+            if (at == 0) break;
         }
         free(data);
     }

@@ -181,12 +181,18 @@ static void rates(void) {
 
 /* ---------------------------------------------------------------- types */
 
+static size_t gauss_size(void *context, size_t tensor, uint64_t count) {
+    cvq_tensor_spec spec;
+    cvq_model_tensor_spec(context, tensor, &spec);
+    return (size_t)(count * spec.cols) * sizeof(float);
+}
+
 static cvq_status gauss_rows(void *context, size_t tensor, uint64_t first, uint64_t count,
-                             float *out, cvq_error *err) {
-    const cvq_model_config *c = context;
+                             uint8_t *raw, cvq_error *err) {
+    float *out = (float *)(void *)raw;
     cvq_tensor_spec spec;
     (void)err;
-    cvq_model_tensor_spec(c, tensor, &spec);
+    cvq_model_tensor_spec(context, tensor, &spec);
     for (uint64_t i = 0; i < count * spec.cols; i++) {
         uint64_t state = (tensor << 40) + first * spec.cols + i + 1;
         double sum = -6;
@@ -199,10 +205,18 @@ static cvq_status gauss_rows(void *context, size_t tensor, uint64_t first, uint6
     return CVQ_OK;
 }
 
+static cvq_status gauss_decode(void *context, size_t tensor, uint64_t count, const uint8_t *raw,
+                               float *out, cvq_error *err) {
+    (void)err;
+    memcpy(out, raw, gauss_size(context, tensor, count));
+    return CVQ_OK;
+}
+
 static void errors_of_types(void) {
     cvq_model_config c = small_config();
     const size_t n = cvq_model_tensor_count(&c);
-    const cvq_row_source source = {&c, gauss_rows, NULL, NULL};
+    const cvq_row_source source = {
+        .context = &c, .size = gauss_size, .read = gauss_rows, .decode = gauss_decode};
     cvq_type_errors *one = calloc(n, sizeof *one), *three = calloc(n, sizeof *three);
     cvq_quantize_options options = {.threads = 1};
     CHECK(cvq_type_errors_measure(one, &c, &source, &options, NULL) == CVQ_OK);

@@ -8,6 +8,7 @@
 #include "tests/unit/fake_checkpoint.h"
 #include "tests/unit/fake_tokenizer.h"
 #include "tests/unit/harness.h"
+#include "tests/unit/read_rows.h"
 
 #define COUNT(table) (sizeof(table) / sizeof *(table))
 #define MODEL "model.safetensors"
@@ -76,35 +77,61 @@ static cvq_recipe *open_recipe(const char *name) {
     return r;
 }
 
-/* The folder's checkpoint to the file `name` in it. */
-static cvq_status convert(const char *recipe, const cvq_convert_options *options, const char *name,
-                          size_t *licenses, cvq_error *err) {
+/* The folder's checkpoint to the file `name` in it, with a journal beside it. */
+static cvq_status convert_with(const char *recipe, const cvq_convert_options *options,
+                               const char *name, bool resume, cvq_convert_result *result,
+                               cvq_error *err) {
     cvq_checkpoint *c = NULL;
-    uint8_t id[32];
+    char journal[64];
     cvq_status status = cvq_checkpoint_open(&c, temp_folder, err);
     if (status != CVQ_OK) return status;
     cvq_recipe *r = open_recipe(recipe);
-    int fd = open(temp_path(name), O_RDWR | O_CREAT | O_TRUNC, 0600);
-    status = cvq_convert(c, r, options, fd, name, licenses, id, err);
-    close(fd);
+    snprintf(journal, sizeof journal, "%s.journal", name);
+    const cvq_convert_target target = {.fd = open(temp_path(name), O_RDWR | O_CREAT, 0600),
+                                       .journal = open(temp_path(journal), O_RDWR | O_CREAT, 0600),
+                                       .resume = resume,
+                                       .where = name};
+    status = cvq_convert(c, r, options, &target, result, err);
+    close(target.fd);
+    close(target.journal);
     cvq_recipe_free(r);
     cvq_checkpoint_close(c);
     return status;
 }
 
-static cvq_status requantize(const char *in, const char *recipe, const cvq_convert_options *options,
-                             const char *name, cvq_error *err) {
+static cvq_status convert(const char *recipe, const cvq_convert_options *options, const char *name,
+                          size_t *licenses, cvq_error *err) {
+    cvq_convert_result result = {0};
+    cvq_status status = convert_with(recipe, options, name, false, &result, err);
+    if (licenses) *licenses = result.licenses;
+    return status;
+}
+
+static cvq_status requantize_with(const char *in, const char *recipe,
+                                  const cvq_convert_options *options, const char *name, bool resume,
+                                  cvq_convert_result *result, cvq_error *err) {
     cvq_reader *reader = NULL;
-    uint8_t id[32];
+    char journal[64];
     cvq_status status = cvq_reader_open(&reader, temp_path(in), err);
     if (status != CVQ_OK) return status;
     cvq_recipe *r = open_recipe(recipe);
-    int fd = open(temp_path(name), O_RDWR | O_CREAT | O_TRUNC, 0600);
-    status = cvq_requantize(reader, r, options, fd, name, id, err);
-    close(fd);
+    snprintf(journal, sizeof journal, "%s.journal", name);
+    const cvq_convert_target target = {.fd = open(temp_path(name), O_RDWR | O_CREAT, 0600),
+                                       .journal = open(temp_path(journal), O_RDWR | O_CREAT, 0600),
+                                       .resume = resume,
+                                       .where = name};
+    status = cvq_requantize(reader, r, options, &target, result, err);
+    close(target.fd);
+    close(target.journal);
     cvq_recipe_free(r);
     cvq_reader_close(reader);
     return status;
+}
+
+static cvq_status requantize(const char *in, const char *recipe, const cvq_convert_options *options,
+                             const char *name, cvq_error *err) {
+    cvq_convert_result result = {0};
+    return requantize_with(in, recipe, options, name, false, &result, err);
 }
 
 static bool same_files(const char *a, const char *b) {
@@ -127,14 +154,16 @@ static void check_file_values(cvq_st_dtype dtype) {
     if (!reader) return;
     CHECK_SAY(cvq_reader_verify(reader, 2, NULL, NULL, NULL, &err) == CVQ_OK, "%s", err.message);
     CHECK(memcmp(cvq_reader_config(reader), &fake_config, sizeof fake_config) == 0);
-    cvq_row_source rows = cvq_reader_source(reader);
+    cvq_reader_rows *opened = NULL;
+    CHECK(cvq_reader_rows_open(&opened, reader, NULL) == CVQ_OK);
+    const cvq_row_source rows = cvq_reader_rows_source(opened);
     for (size_t i = 0; i < cvq_reader_tensor_count(reader); i++) {
         const cvq_tensor *t = cvq_reader_tensor(reader, i);
         size_t n = (size_t)(t->spec.rows * t->spec.cols), wrong = 0;
         bool inv_freq = t->spec.role == CVQ_ROLE_INV_FREQ;
         float *out = calloc(n, sizeof *out);
         if (!out) abort();
-        CHECK(rows.read(rows.context, i, 0, t->spec.rows, out, NULL) == CVQ_OK);
+        CHECK(read_rows(&rows, i, 0, t->spec.rows, out, NULL) == CVQ_OK);
         for (size_t k = 0; k < n; k++) {
             float v = fake_value(t->spec.name, k);
             if (dtype == CVQ_ST_F16 && !inv_freq) v = cvq_f16_to_f32(cvq_f32_to_f16(v));
@@ -144,6 +173,7 @@ static void check_file_values(cvq_st_dtype dtype) {
         CHECK_SAY(wrong == 0, "%s: %zu values", t->spec.name, wrong);
         free(out);
     }
+    cvq_reader_rows_close(opened);
     cvq_reader_close(reader);
 }
 
@@ -309,11 +339,12 @@ static void place_does_not_matter(void) {
     }
     cvq_checkpoint *c = NULL;
     cvq_recipe *r = open_recipe("bf16");
-    uint8_t id[32];
+    cvq_convert_result result = {0};
     CHECK(cvq_checkpoint_open(&c, temp_path("links"), NULL) == CVQ_OK);
-    int fd = open(temp_path("b.cvq"), O_RDWR | O_CREAT | O_TRUNC, 0600);
-    CHECK(c && cvq_convert(c, r, &o, fd, "b.cvq", NULL, id, NULL) == CVQ_OK);
-    close(fd);
+    const cvq_convert_target target = {
+        .fd = open(temp_path("b.cvq"), O_RDWR | O_CREAT, 0600), .journal = -1, .where = "b.cvq"};
+    CHECK(c && cvq_convert(c, r, &o, &target, &result, NULL) == CVQ_OK);
+    close(target.fd);
     cvq_recipe_free(r);
     cvq_checkpoint_close(c);
     CHECK(same_files("a.cvq", "b.cvq"));
@@ -394,12 +425,148 @@ static void progress(void) {
     make_checkpoint(CVQ_ST_BF16);
     CHECK(stat(temp_path(MODEL), &st) == 0);
     CHECK_SAY(convert("q8", &o, "a.cvq", NULL, &err) == CVQ_OK, "%s", err.message);
-    CHECK(!p.fell && p.last == p.total && p.calls > 4 && p.total > (uint64_t)st.st_size);
-    /* stopped while hashing, and while writing */
+    CHECK(!p.fell && p.last == p.total && p.calls > 4 && p.total < (uint64_t)st.st_size);
     p = (progress_log){.stop_at = 1};
     CHECK(convert("q8", &o, "a.cvq", NULL, NULL) == CVQ_CANCELLED && p.calls == 1);
-    p = (progress_log){.stop_at = (uint64_t)st.st_size + 20000};
+    p = (progress_log){.stop_at = p.total / 2};
     CHECK(convert("q8", &o, "a.cvq", NULL, NULL) == CVQ_CANCELLED && p.calls > 1);
+}
+
+/* ---------------------------------------------------------------- going on */
+
+/* Shards in which the tensors lie in another order than in the model's list. */
+static void make_shards(size_t shards) {
+    fake_list l = fake_list_make(&fake_config, CVQ_ST_BF16);
+    cJSON *index = cJSON_CreateObject(), *map = cJSON_AddObjectToObject(index, "weight_map");
+    cvq_st_tensor *part = calloc(l.count, sizeof *part);
+    if (!part) abort();
+    for (size_t s = 0; s < shards; s++) {
+        char name[64];
+        size_t count = 0;
+        snprintf(name, sizeof name, "model-%zu.safetensors", s);
+        for (size_t i = l.count; i-- > 0;) {
+            if (i * 7 % shards != s) continue;
+            cJSON_AddStringToObject(map, l.tensors[i].name, name);
+            part[count++] = l.tensors[i];
+        }
+        fake_write(name, part, count, false);
+    }
+    remove(temp_path(MODEL));
+    write_json("model.safetensors.index.json", index);
+    cJSON_Delete(index);
+    free(part);
+    fake_list_free(&l);
+}
+
+/* What stops it: told so much progress. Each run gets further, with other threads; the file is the
+ * one that a run in one go makes. */
+static void interrupted_runs_go_on(void) {
+    make_checkpoint(CVQ_ST_BF16);
+    make_shards(3);
+    progress_log p = {.stop_at = UINT64_MAX};
+    cvq_convert_options o = {.revision = "r", .quantize = {.threads = 2}};
+    cvq_convert_result result = {0};
+    CHECK(convert("bf16", &o, "bf16.cvq", NULL, NULL) == CVQ_OK);
+    o.quantize.progress = log_progress;
+    o.quantize.progress_context = &p;
+    o.report = true;
+    for (int second = 0; second < 2; second++) {
+        cvq_convert_result whole = {0};
+        cvq_error err = {0};
+        p = (progress_log){.stop_at = UINT64_MAX};
+        CHECK((second ? requantize_with("bf16.cvq", "q4", &o, "a.cvq", false, &whole, &err)
+                      : convert_with("q4", &o, "a.cvq", false, &whole, &err)) == CVQ_OK);
+        const uint64_t total = p.total;
+        remove(temp_path("b.cvq"));
+        remove(temp_path("b.cvq.journal"));
+        cvq_status status = CVQ_CANCELLED;
+        uint64_t noted = 0;
+        for (int run = 1; status == CVQ_CANCELLED && run < 10; run++) {
+            result = (cvq_convert_result){0};
+            p = (progress_log){.stop_at = total * (uint64_t)run / 6};
+            if (run > 5) p.stop_at = UINT64_MAX;
+            o.quantize.threads = 1 + run % 3;
+            err = (cvq_error){0};
+            status = second ? requantize_with("bf16.cvq", "q4", &o, "b.cvq", true, &result, &err)
+                            : convert_with("q4", &o, "b.cvq", true, &result, &err);
+            CHECK_SAY(status == CVQ_OK || status == CVQ_CANCELLED, "%s: %s", err.where,
+                      err.message);
+            CHECK_SAY(result.resumed_bytes == noted && result.noted_bytes >= noted,
+                      "%llu, %llu, %llu", (unsigned long long)noted,
+                      (unsigned long long)result.resumed_bytes,
+                      (unsigned long long)result.noted_bytes);
+            noted = result.noted_bytes;
+        }
+        CHECK(status == CVQ_OK && noted > 0 && same_files("a.cvq", "b.cvq"));
+        CHECK(memcmp(whole.id, result.id, sizeof whole.id) == 0);
+        CHECK(whole.report.size == result.report.size && whole.report.size > 0 &&
+              memcmp(whole.report.data, result.report.data, whole.report.size) == 0);
+        cvq_buffer_free(&whole.report);
+        cvq_buffer_free(&result.report);
+    }
+}
+
+/* A journal cut off anywhere, as by a power cut, or changed: the whole records in front count. */
+static void cut_journals_go_on(void) {
+    make_checkpoint(CVQ_ST_BF16);
+    progress_log p = {.stop_at = UINT64_MAX};
+    cvq_convert_options o = {
+        .quantize = {.threads = 2, .progress = log_progress, .progress_context = &p}};
+    cvq_convert_result result = {0};
+    CHECK(convert("q8", &o, "a.cvq", NULL, NULL) == CVQ_OK);
+    p = (progress_log){.stop_at = p.total - 1};
+    CHECK(convert("q8", &o, "b.cvq", NULL, NULL) != CVQ_OK);
+    cvq_buffer journal = {0};
+    CHECK(cvq_read_file(&journal, temp_path("b.cvq.journal"), 1u << 20, NULL) == CVQ_OK);
+    uint64_t before = UINT64_MAX;
+    for (size_t cut = journal.size; cut > 0; cut -= cut < 97 ? cut : 97) {
+        /* the last byte is changed: what it ends does not count */
+        journal.data[cut - 1] ^= 1;
+        temp_write("b.cvq.journal", journal.data, cut);
+        journal.data[cut - 1] ^= 1;
+        p = (progress_log){.stop_at = UINT64_MAX};
+        result = (cvq_convert_result){0};
+        CHECK(convert_with("q8", &o, "b.cvq", true, &result, NULL) == CVQ_OK);
+        CHECK(result.resumed_bytes <= before);
+        before = result.resumed_bytes;
+        CHECK(same_files("a.cvq", "b.cvq"));
+    }
+    CHECK(before == 0);
+    cvq_buffer_free(&journal);
+}
+
+static void check_not_resumed(const char *recipe, const cvq_convert_options *o,
+                              const char *message) {
+    cvq_convert_result result = {0};
+    cvq_error err = {0};
+    cvq_status status = convert_with(recipe, o, "b.cvq", true, &result, &err);
+    CHECK_SAY(status == CVQ_MISMATCH && strstr(err.message, message) &&
+                  strstr(err.message, "without"),
+              "%d, %s: %s", status, err.where, err.message);
+    cvq_buffer_free(&result.report);
+}
+
+/* A run that would make another file does not go on with this one. */
+static void other_runs_do_not_go_on(void) {
+    progress_log p = {.stop_at = 1};
+    cvq_convert_options o = {
+        .quantize = {.threads = 2, .progress = log_progress, .progress_context = &p}};
+    struct timespec times[2] = {{.tv_sec = 1000}, {.tv_sec = 1000}};
+    make_checkpoint(CVQ_ST_BF16);
+    p.stop_at = 10000;
+    CHECK(convert("q8", &o, "b.cvq", NULL, NULL) == CVQ_CANCELLED);
+    p.stop_at = UINT64_MAX;
+    check_not_resumed("q4", &o, "another recipe");
+    o.revision = "another";
+    check_not_resumed("q8", &o, "another recipe, revision");
+    o.revision = NULL;
+    o.report = true;
+    check_not_resumed("q8", &o, "report");
+    o.report = false;
+    CHECK(truncate(temp_path("b.cvq"), 100) == 0);
+    check_not_resumed("q8", &o, "not as long as its journal says");
+    CHECK(utimensat(AT_FDCWD, temp_path(MODEL), times, 0) == 0);
+    check_not_resumed("q8", &o, "files that have changed");
 }
 
 /* ---------------------------------------------------------------- the plan */
@@ -508,14 +675,15 @@ static void sample_model(void) {
     cvq_reader *reader = NULL;
     cvq_convert_options o = plain_options();
     cvq_error err = {0};
-    uint8_t id[32];
+    cvq_convert_result result = {0};
     CHECK_SAY(cvq_checkpoint_open(&c, "models/cogvlm2-tiny", &err) == CVQ_OK, "%s", err.message);
-    int fd = open(temp_path("tiny.cvq"), O_RDWR | O_CREAT | O_TRUNC, 0600);
-    CHECK_SAY(c && cvq_convert(c, r, &o, fd, "tiny.cvq", NULL, id, &err) == CVQ_OK, "%s",
-              err.message);
-    close(fd);
+    const cvq_convert_target target = {.fd = open(temp_path("tiny.cvq"), O_RDWR | O_CREAT, 0600),
+                                       .journal = -1,
+                                       .where = "tiny.cvq"};
+    CHECK_SAY(c && cvq_convert(c, r, &o, &target, &result, &err) == CVQ_OK, "%s", err.message);
+    close(target.fd);
     CHECK(cvq_reader_open(&reader, temp_path("tiny.cvq"), &err) == CVQ_OK);
-    CHECK(reader && memcmp(cvq_reader_id(reader), id, 32) == 0);
+    CHECK(reader && memcmp(cvq_reader_id(reader), result.id, 32) == 0);
     cvq_reader_close(reader);
     cvq_recipe_free(r);
     cvq_checkpoint_close(c);
@@ -552,6 +720,9 @@ int main(void) {
     RUN(no_license);
     RUN(bad_texts_are_refused);
     RUN(progress);
+    RUN(interrupted_runs_go_on);
+    RUN(cut_journals_go_on);
+    RUN(other_runs_do_not_go_on);
     RUN(dry_run);
     RUN(real_size_dry_run);
     RUN(sample_model);

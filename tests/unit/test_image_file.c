@@ -55,16 +55,16 @@ static cvq_status make_model(int which, cvq_error *err) {
     cvq_checkpoint *checkpoint = NULL;
     cvq_recipe *recipe = NULL;
     cvq_convert_options options = {.quantize = {.threads = 2}};
-    size_t licenses;
+    cvq_convert_result result = {0};
     const char *path = temp_path(recipes[which]);
-    int fd = open(path, O_CREAT | O_RDWR | O_EXCL, 0600);
+    const cvq_convert_target target = {
+        .fd = open(path, O_CREAT | O_RDWR | O_EXCL, 0600), .journal = -1, .where = "model"};
     cvq_status status = cvq_checkpoint_open(&checkpoint, temp_folder, err);
     if (status == CVQ_OK) status = cvq_recipe_open(&recipe, recipes[which], err);
-    if (status == CVQ_OK)
-        status = cvq_convert(checkpoint, recipe, &options, fd, "model", &licenses, NULL, err);
+    if (status == CVQ_OK) status = cvq_convert(checkpoint, recipe, &options, &target, &result, err);
     cvq_recipe_free(recipe);
     cvq_checkpoint_close(checkpoint);
-    close(fd);
+    close(target.fd);
     return status == CVQ_OK ? cvq_model_open(&models[which], path, NULL, err) : status;
 }
 

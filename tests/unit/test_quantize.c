@@ -16,14 +16,17 @@
 static char folder[] = "/tmp/cvq-quantize-XXXXXX";
 static char first_path[sizeof folder + 16], second_path[sizeof folder + 16];
 
-/* A made-up checkpoint: every value depends on tensor, row and column alone. */
+/* A made-up checkpoint: every value depends on tensor, row and column alone. Raw bytes are f32. */
 typedef struct made_up {
     cvq_model_config config;
+    size_t order[MAX_TENSORS]; /* backwards */
     size_t bad_tensor; /* has `bad` at row bad_row, column 1, or fails to read if fail_read */
     uint64_t bad_row;
     float bad;
-    bool fail_read;
-    int needed[MAX_TENSORS], done[MAX_TENSORS];
+    bool fail_read, fail_check;
+    uint64_t read[MAX_TENSORS], checked[MAX_TENSORS]; /* rows */
+    size_t last;                                      /* tensor read */
+    size_t finished, stop_after;
 } made_up;
 
 static float made_value(size_t tensor, uint64_t row, uint64_t col) {
@@ -34,12 +37,25 @@ static float made_value(size_t tensor, uint64_t row, uint64_t col) {
     return cvq_bf16_to_f32(cvq_f32_to_bf16(v));
 }
 
-static cvq_status made_read(void *context, size_t tensor, uint64_t first, uint64_t count,
-                            float *out, cvq_error *err) {
-    const made_up *m = context;
+static cvq_tensor_spec made_spec(const made_up *m, size_t tensor) {
     cvq_tensor_spec spec;
     cvq_model_tensor_spec(&m->config, tensor, &spec);
+    return spec;
+}
+
+static size_t made_size(void *context, size_t tensor, uint64_t count) {
+    return (size_t)(made_spec(context, tensor).cols * count) * sizeof(float);
+}
+
+static cvq_status made_read(void *context, size_t tensor, uint64_t first, uint64_t count,
+                            uint8_t *raw, cvq_error *err) {
+    made_up *m = context;
+    const cvq_tensor_spec spec = made_spec(m, tensor);
+    float *out = (float *)(void *)raw;
     CHECK(count > 0 && first + count <= spec.rows);
+    CHECK(m->read[tensor] == first && (first > 0 ? m->last == tensor : true));
+    m->read[tensor] += count;
+    m->last = tensor;
     for (uint64_t r = first; r < first + count; r++) {
         for (uint64_t k = 0; k < spec.cols; k++) *out++ = made_value(tensor, r, k);
         if (tensor != m->bad_tensor || r < m->bad_row) continue;
@@ -49,22 +65,52 @@ static cvq_status made_read(void *context, size_t tensor, uint64_t first, uint64
     }
     return CVQ_OK;
 }
-static void made_need(void *context, size_t tensor) {
-    ((made_up *)context)->needed[tensor]++;
-}
-static void made_done(void *context, size_t tensor) {
+
+static cvq_status made_check(void *context, size_t tensor, uint64_t first, uint64_t count,
+                             const uint8_t *raw, cvq_error *err) {
     made_up *m = context;
-    CHECK(m->needed[tensor] == 1);
-    m->done[tensor]++;
+    const cvq_tensor_spec spec = made_spec(m, tensor);
+    CHECK(m->checked[tensor] == first);
+    m->checked[tensor] += count;
+    float v;
+    memcpy(&v, raw, sizeof v);
+    CHECK(v == made_value(tensor, first, 0));
+    if (tensor != m->bad_tensor || !m->fail_check) return CVQ_OK;
+    return cvq_fail(err, CVQ_MISMATCH, spec.name, "damaged");
+}
+
+static cvq_status made_decode(void *context, size_t tensor, uint64_t count, const uint8_t *raw,
+                              float *out, cvq_error *err) {
+    (void)err;
+    memcpy(out, raw, made_size(context, tensor, count));
+    return CVQ_OK;
+}
+
+static cvq_status made_finished(void *context, size_t tensor, cvq_error *err) {
+    made_up *m = context;
+    CHECK(tensor == m->order[m->finished]);
+    if (++m->finished == m->stop_after) return cvq_fail(err, CVQ_CANCELLED, NULL, "enough");
+    return CVQ_OK;
 }
 
 static made_up make_up(void) {
     made_up m = {.config = small_config(), .bad_tensor = SIZE_MAX};
     m.config.vocab_size = 3001; /* several strips of single rows, the last a short one */
+    const size_t count = cvq_model_tensor_count(&m.config);
+    for (size_t i = 0; i < count; i++) m.order[i] = count - 1 - i;
     return m;
 }
+static void read_again(made_up *m) {
+    memset(m->read, 0, sizeof m->read);
+    memset(m->checked, 0, sizeof m->checked);
+}
 static cvq_row_source source_of(made_up *m) {
-    return (cvq_row_source){m, made_read, made_need, made_done};
+    return (cvq_row_source){.context = m,
+                            .order = m->order,
+                            .size = made_size,
+                            .read = made_read,
+                            .check = made_check,
+                            .decode = made_decode};
 }
 
 typedef struct wish {
@@ -87,7 +133,7 @@ static cvq_status make(const cvq_model_config *config, const wish *wanted, cvq_e
                                 .metadata = SMALL_METADATA,
                                 .metadata_size = strlen(SMALL_METADATA)};
     if (status == CVQ_OK) status = cvq_writer_plan(&w, &spec, err);
-    if (status == CVQ_OK) status = cvq_writer_begin(w, fd, wanted->path, err);
+    if (status == CVQ_OK) status = cvq_writer_begin(w, fd, wanted->path, false, err);
     if (status == CVQ_OK) status = cvq_quantize_all(w, wanted->source, &wanted->options, err);
     if (status == CVQ_OK) status = cvq_writer_finish(w, NULL, err);
     if (status == CVQ_OK && wanted->report)
@@ -125,10 +171,12 @@ static void threads_do_not_change_bytes(void) {
     wish w = {first_path, types, &source, {.threads = 1, .stats = one}, NULL};
     CHECK_SAY(make(&m.config, &w, &err) == CVQ_OK, "%s: %s", err.where, err.message);
     const size_t count = cvq_model_tensor_count(&m.config);
-    for (size_t i = 0; i < count; i++) CHECK(m.needed[i] == 1 && m.done[i] == 1);
+    for (size_t i = 0; i < count; i++) {
+        CHECK(m.read[i] == made_spec(&m, i).rows && m.checked[i] == m.read[i]);
+    }
     static const int threads[] = {2, 3, 7};
     for (int i = 0; i < 3; i++) {
-        memset(m.needed, 0, sizeof m.needed);
+        read_again(&m);
         w.path = second_path;
         w.options.threads = threads[i];
         w.options.stats = many;
@@ -136,7 +184,7 @@ static void threads_do_not_change_bytes(void) {
         CHECK_SAY(same_files(first_path, second_path), "%d threads", threads[i]);
         CHECK(memcmp(one, many, count * sizeof *one) == 0);
     }
-    memset(m.needed, 0, sizeof m.needed);
+    read_again(&m);
     w.options.stats = NULL; /* counting errors changes nothing */
     CHECK(make(&m.config, &w, &err) == CVQ_OK && same_files(first_path, second_path));
 }
@@ -216,17 +264,16 @@ static void two_steps_give_the_same(void) {
     CHECK(cvq_reader_open(&r, first_path, &err) == CVQ_OK);
     if (!r) return;
     recipe_types(&m, "q4", types);
-    source = cvq_reader_source(r);
+    cvq_reader_rows *rows = NULL;
+    CHECK(cvq_reader_rows_open(&rows, r, &err) == CVQ_OK);
+    if (!rows) return;
+    source = cvq_reader_rows_source(rows);
     w.path = second_path;
     CHECK_SAY(make(&m.config, &w, &err) == CVQ_OK, "%s: %s", err.where, err.message);
-    /* rows from the middle of panels */
-    const size_t conv = cvq_model_tensor_index(&m.config, CVQ_T_CONV, 0);
-    float rows[3 * 80];
-    CHECK(source.read(source.context, conv, 15, 3, rows, &err) == CVQ_OK);
-    for (uint64_t k = 0; k < 240; k++) CHECK(rows[k] == made_value(conv, 15 + k / 80, k % 80));
-    CHECK(source.read(source.context, conv, 18, 3, rows, &err) == CVQ_INTERNAL);
+    cvq_reader_rows_close(rows);
+    cvq_reader_rows_close(NULL);
     cvq_reader_close(r);
-    memset(m.needed, 0, sizeof m.needed);
+    read_again(&m);
     source = source_of(&m);
     w.path = first_path;
     CHECK(make(&m.config, &w, &err) == CVQ_OK);
@@ -238,13 +285,15 @@ static void failures_name_their_place(void) {
         cvq_tensor_kind kind;
         uint64_t row;
         float bad;
-        bool fail_read;
+        bool fail_read, fail_check;
         const char *message;
-    } cases[] = {{CVQ_T_LANGUAGE_QKV, 17, NAN, false, "row 17, column 1 is not a number"},
-                 {CVQ_T_LM_HEAD, 2999, -INFINITY, false, "row 2999, column 1 is infinite"},
-                 {CVQ_T_EMBED_TOKENS, 1500, INFINITY, false, "row 1500, column 1 is infinite"},
-                 {CVQ_T_VISION_QKV_BIAS, 0, NAN, false, "row 0, column 1 is not a number"},
-                 {CVQ_T_VISION_UP, 20, 0, true, "row 20 is gone"}};
+    } cases[] = {
+        {CVQ_T_LANGUAGE_QKV, 17, NAN, false, false, "row 17, column 1 is not a number"},
+        {CVQ_T_LM_HEAD, 2999, -INFINITY, false, false, "row 2999, column 1 is infinite"},
+        {CVQ_T_EMBED_TOKENS, 1500, INFINITY, false, false, "row 1500, column 1 is infinite"},
+        {CVQ_T_VISION_QKV_BIAS, 0, NAN, false, false, "row 0, column 1 is not a number"},
+        {CVQ_T_VISION_UP, 20, 0, true, false, "row 20 is gone"},
+        {CVQ_T_VISION_UP, 0, 0, false, true, "damaged"}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         for (int threads = 1; threads < 4; threads += 2) {
             made_up m = make_up();
@@ -256,10 +305,14 @@ static void failures_name_their_place(void) {
             m.bad_row = cases[i].row;
             m.bad = cases[i].bad;
             m.fail_read = cases[i].fail_read;
+            m.fail_check = cases[i].fail_check;
             cvq_model_tensor_spec(&m.config, m.bad_tensor, &spec);
             recipe_types(&m, "q4", types);
             const wish w = {first_path, types, &source, {.threads = threads}, NULL};
-            CHECK(make(&m.config, &w, &err) == (m.fail_read ? CVQ_IO : CVQ_FORMAT));
+            const cvq_status wanted = m.fail_read    ? CVQ_IO
+                                      : m.fail_check ? CVQ_MISMATCH
+                                                     : CVQ_FORMAT;
+            CHECK(make(&m.config, &w, &err) == wanted);
             CHECK_SAY(strcmp(err.where, spec.name) == 0, "%s", err.where);
             CHECK_SAY(strncmp(err.message, cases[i].message, strlen(cases[i].message)) == 0, "%s",
                       err.message);
@@ -280,6 +333,61 @@ static int watch(void *context, uint64_t done, uint64_t total) {
     return s->stop_at && done >= s->stop_at;
 }
 
+/* Damage of a source is found on the way. */
+static void damaged_files_are_refused(void) {
+    made_up m = make_up();
+    cvq_type types[MAX_TENSORS];
+    cvq_row_source source = source_of(&m);
+    cvq_error err = {0};
+    cvq_reader *r = NULL;
+    cvq_reader_rows *rows = NULL;
+    wish w = {first_path, types, &source, {.threads = 2}, NULL};
+    recipe_types(&m, "bf16", types);
+    CHECK(make(&m.config, &w, &err) == CVQ_OK);
+    CHECK(cvq_reader_open(&r, first_path, &err) == CVQ_OK);
+    if (!r) return;
+    const size_t head = cvq_model_tensor_index(&m.config, CVQ_T_LM_HEAD, 0);
+    const int fd = open(first_path, O_WRONLY);
+    CHECK(pwrite(fd, "\xff", 1, (off_t)cvq_reader_tensor(r, head)->offset + 70000) == 1);
+    close(fd);
+    CHECK(cvq_reader_rows_open(&rows, r, &err) == CVQ_OK);
+    if (!rows) return;
+    source = cvq_reader_rows_source(rows);
+    w.path = second_path;
+    CHECK(make(&m.config, &w, &err) == CVQ_MISMATCH);
+    CHECK_SAY(strstr(err.message, "lm_head.weight is damaged") &&
+                  strcmp(err.where, first_path) == 0,
+              "%s: %s", err.where, err.message);
+    cvq_reader_rows_close(rows);
+    cvq_reader_close(r);
+}
+
+/* Tensors that are done are not read again; a caller that hears of each may stop the work. */
+static void work_goes_on(void) {
+    made_up m = make_up();
+    cvq_type types[MAX_TENSORS];
+    const cvq_row_source source = source_of(&m);
+    cvq_error err = {0};
+    const size_t count = cvq_model_tensor_count(&m.config);
+    wish w = {first_path,
+              types,
+              &source,
+              {.threads = 2, .finished = made_finished, .finished_context = &m},
+              NULL};
+    recipe_types(&m, "q4", types);
+    m.stop_after = 9;
+    CHECK(make(&m.config, &w, &err) == CVQ_CANCELLED && m.finished == 9);
+    read_again(&m);
+    m.stop_after = 0;
+    w.options.done = 9;
+    CHECK(make(&m.config, &w, &err) == CVQ_INVALID_ARGUMENT); /* nobody adopted the nine */
+    CHECK(m.finished == count);
+    for (size_t i = 0; i < count; i++) {
+        const size_t t = m.order[i];
+        CHECK(m.read[t] == (i < 9 ? 0 : made_spec(&m, t).rows));
+    }
+}
+
 static void progress_is_told(void) {
     made_up m = make_up();
     cvq_type types[MAX_TENSORS];
@@ -294,7 +402,7 @@ static void progress_is_told(void) {
     recipe_types(&m, "q4", types);
     CHECK(make(&m.config, &w, &err) == CVQ_OK);
     CHECK(s.last == s.total && s.calls >= (int)cvq_model_tensor_count(&m.config));
-    memset(m.needed, 0, sizeof m.needed);
+    read_again(&m);
     s = (seen){.stop_at = s.total / 2};
     CHECK(make(&m.config, &w, &err) == CVQ_CANCELLED && s.last < s.total);
 }
@@ -333,6 +441,8 @@ int main(void) {
     RUN(values_survive);
     RUN(two_steps_give_the_same);
     RUN(failures_name_their_place);
+    RUN(damaged_files_are_refused);
+    RUN(work_goes_on);
     RUN(progress_is_told);
     RUN(the_report_has_a_line_each);
     unlink(first_path);

@@ -26,15 +26,16 @@ static cvq_status convert(int recipe, cvq_error *err) {
     cvq_checkpoint *checkpoint = NULL;
     cvq_recipe *r = NULL;
     cvq_convert_options options = {.quantize = {.threads = 2}};
-    size_t licenses;
-    int fd = open(path_of(recipe), O_CREAT | O_RDWR | O_EXCL, 0600);
+    cvq_convert_result result = {0};
+    const cvq_convert_target target = {.fd = open(path_of(recipe), O_CREAT | O_RDWR | O_EXCL, 0600),
+                                       .journal = -1,
+                                       .where = "model"};
     cvq_status status = cvq_checkpoint_open(&checkpoint, "models/cogvlm2-tiny", err);
     if (status == CVQ_OK) status = cvq_recipe_open(&r, recipes[recipe], err);
-    if (status == CVQ_OK)
-        status = cvq_convert(checkpoint, r, &options, fd, "model", &licenses, NULL, err);
+    if (status == CVQ_OK) status = cvq_convert(checkpoint, r, &options, &target, &result, err);
     cvq_recipe_free(r);
     cvq_checkpoint_close(checkpoint);
-    close(fd);
+    close(target.fd);
     return status;
 }
 

@@ -1,8 +1,10 @@
-/* Which tensor of a checkpoint is which of the model: what is refused, and the values of rows. */
-#include "convert/tensor_map.h"
+/* Which tensor of a checkpoint is which of the model: what is refused, the values of rows, and the
+ * hashes of files that are taken on the way. */
+#include "convert/checkpoint_rows.h"
 
 #include "tests/unit/fake_checkpoint.h"
 #include "tests/unit/harness.h"
+#include "tests/unit/read_rows.h"
 
 #define QKV "model.layers.1.self_attn.language_expert_query_key_value.weight"
 #define INV_FREQ_1 "model.layers.1.self_attn.rotary_emb.inv_freq"
@@ -48,26 +50,79 @@ static float expected_value(const cvq_st_tensor *t, uint64_t i) {
 }
 
 static void check_values(void) {
-    cvq_row_source rows = cvq_tensor_map_rows(map);
-    for (size_t i = 0; i < cvq_model_tensor_count(&fake_config); i++) {
+    const size_t count = cvq_model_tensor_count(&fake_config);
+    cvq_checkpoint_rows *opened = NULL;
+    CHECK(cvq_checkpoint_rows_open(&opened, map, checkpoint, &fake_config, NULL) == CVQ_OK);
+    if (!opened) return;
+    const cvq_row_source rows = cvq_checkpoint_rows_source(opened);
+    uint64_t before = 0;
+    for (size_t n = 0; n < count; n++) {
+        const size_t i = rows.order[n];
         cvq_tensor_spec spec;
         cvq_model_tensor_spec(&fake_config, i, &spec);
         const cvq_st_tensor *t = cvq_tensor_map_source(map, i);
-        CHECK(strcmp(t->name, spec.name) == 0);
-        /* all rows but the first, so that an offset is in it */
-        uint64_t first = spec.rows > 1 ? 1 : 0, count = spec.rows - first, wrong = 0;
-        float *out = calloc(count * spec.cols, sizeof *out);
+        CHECK(strcmp(t->name, spec.name) == 0 && t->offset > before);
+        before = t->offset;
+        CHECK(cvq_checkpoint_rows_hash(opened, 0) == NULL);
+        /* in two parts, so that an offset is in it */
+        const uint64_t first = spec.rows / 2, values = spec.rows * spec.cols;
+        uint64_t wrong = 0;
+        float *out = calloc(values, sizeof *out);
         if (!out) abort();
-        rows.will_need(rows.context, i);
-        CHECK(rows.read(rows.context, i, first, count, out, NULL) == CVQ_OK);
-        rows.done(rows.context, i);
-        for (uint64_t k = 0; k < count * spec.cols; k++) {
-            float expected = expected_value(t, first * spec.cols + k);
-            wrong += cvq_f32_bits(expected) != cvq_f32_bits(out[k]);
-        }
+        if (first) CHECK(read_rows(&rows, i, 0, first, out, NULL) == CVQ_OK);
+        CHECK(read_rows(&rows, i, first, spec.rows - first, out + first * spec.cols, NULL) ==
+              CVQ_OK);
+        for (uint64_t k = 0; k < values; k++)
+            wrong += cvq_f32_bits(expected_value(t, k)) != cvq_f32_bits(out[k]);
         CHECK_SAY(wrong == 0, "%s: %llu values", spec.name, (unsigned long long)wrong);
         free(out);
     }
+    /* Every byte has been hashed, header included. */
+    const cvq_file_map *file = cvq_safetensors_file_map(checkpoint, 0);
+    uint8_t hash[CVQ_HASH_BYTES];
+    CHECK(cvq_sha256(file->data, (size_t)file->size, hash, NULL) == CVQ_OK);
+    CHECK(cvq_checkpoint_rows_hash(opened, 0) &&
+          memcmp(cvq_checkpoint_rows_hash(opened, 0), hash, sizeof hash) == 0);
+    cvq_checkpoint_rows_close(opened);
+}
+
+/* A run that starts inside a file hashes what came before, one that reads nothing all of it. */
+static void hashes_catch_up(void) {
+    fake_list l = fake_list_make(&fake_config, CVQ_ST_BF16);
+    CHECK(open_list(&l, NULL) == CVQ_OK);
+    const cvq_file_map *file = cvq_safetensors_file_map(checkpoint, 0);
+    const size_t count = cvq_model_tensor_count(&fake_config), starts[] = {1, count / 2, count};
+    uint8_t hash[CVQ_HASH_BYTES];
+    CHECK(cvq_sha256(file->data, (size_t)file->size, hash, NULL) == CVQ_OK);
+    for (int s = 0; s < 3; s++) {
+        cvq_checkpoint_rows *opened = NULL;
+        CHECK(cvq_checkpoint_rows_open(&opened, map, checkpoint, &fake_config, NULL) == CVQ_OK);
+        if (!opened) break;
+        const cvq_row_source rows = cvq_checkpoint_rows_source(opened);
+        for (size_t n = starts[s]; n < count; n++) {
+            cvq_tensor_spec spec;
+            cvq_model_tensor_spec(&fake_config, rows.order[n], &spec);
+            float *out = calloc(spec.rows * spec.cols, sizeof *out);
+            if (!out) abort();
+            CHECK(read_rows(&rows, rows.order[n], 0, spec.rows, out, NULL) == CVQ_OK);
+            free(out);
+        }
+        CHECK(cvq_checkpoint_rows_finish(opened, NULL) == CVQ_OK);
+        const uint8_t *found = cvq_checkpoint_rows_hash(opened, 0);
+        CHECK_SAY(found && memcmp(found, hash, sizeof hash) == 0, "from tensor %zu", starts[s]);
+        cvq_checkpoint_rows_close(opened);
+    }
+    /* A file cut short while it is read. */
+    cvq_checkpoint_rows *opened = NULL;
+    cvq_error err = {0};
+    CHECK(cvq_checkpoint_rows_open(&opened, map, checkpoint, &fake_config, NULL) == CVQ_OK);
+    CHECK(truncate(temp_path("model.safetensors"), (off_t)file->size - 1) == 0);
+    CHECK(cvq_checkpoint_rows_finish(opened, &err) == CVQ_IO);
+    CHECK_SAY(strstr(err.message, "ends at byte") && strcmp(err.where, "model.safetensors") == 0,
+              "%s: %s", err.where, err.message);
+    cvq_checkpoint_rows_close(opened);
+    cvq_checkpoint_rows_close(NULL);
+    close_both();
 }
 
 static void bf16(void) {
@@ -191,6 +246,7 @@ int main(void) {
     RUN(bf16);
     RUN(f32);
     RUN(f16);
+    RUN(hashes_catch_up);
     RUN(missing_tensors);
     RUN(unexpected_tensors);
     RUN(wrong_shapes);
