@@ -69,6 +69,7 @@ LIBRARY_OBJECTS := $(call objects,$(call sources,$(LIBRARY_FOLDERS)))
 ALL_OBJECTS := $(call objects,$(call sources,$(ALL_FOLDERS)) $(filter-out cli/cvq_%.c,$(sort $(wildcard cli/*.c))))
 COMMANDS := $(patsubst cli/cvq_%.c,$(B)/bin/cvq-%,$(sort $(wildcard cli/cvq_*.c)))
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(B)/tests/%,$(sort $(wildcard tests/unit/test_*.c)))
+FUZZ_TARGETS := $(patsubst tests/fuzz/fuzz_%.c,$(B)/fuzz/fuzz_%,$(filter-out tests/fuzz/fuzz_files.c,$(sort $(wildcard tests/fuzz/fuzz_*.c))))
 TEST_TOOLS := $(patsubst tests/tools/%.c,$(B)/tools/%,$(sort $(wildcard tests/tools/*.c)))
 
 ifeq ($(V),0)
@@ -116,8 +117,14 @@ $(B)/tools/%: $(B)/obj/tests/tools/%.o $(B)/lib/libcvq-all.a
 	$(SAY) LINK $@
 	$(LINK)
 
+# A fuzz target with libFuzzer's main (FUZZER set), or with one that replays files.
+$(B)/fuzz/fuzz_%: $(B)/obj/tests/fuzz/fuzz_%.o $(B)/obj/tests/fuzz/fuzz_files.o $(if $(FUZZER),,$(B)/obj/tests/fuzz/replay.o) $(B)/lib/libcvq-all.a
+	$(SAY) LINK $@
+	$(LINK) $(FUZZER)
+
 unit-tests: $(UNIT_TESTS)
-test-programs: $(COMMANDS) $(B)/lib/libcvq.a $(UNIT_TESTS) $(TEST_TOOLS)
+fuzz-targets: $(FUZZ_TARGETS)
+test-programs: $(COMMANDS) $(B)/lib/libcvq.a $(UNIT_TESTS) $(TEST_TOOLS) $(FUZZ_TARGETS)
 
 # ---- the demo
 demo: ## install what is missing, build, and ask the small model about pictures
@@ -179,10 +186,17 @@ aarch64: ## cross-build for 64-bit ARM and run the tests under qemu
 	$(SUB) $(CROSS)
 	$(RUN_TESTS) $(RUN_AARCH64)
 
+MINUTES ?= 1
+fuzz: ## libFuzzer on every target, MINUTES=1 each, from the corpora of tests/fuzz
+	@scripts/setup.sh fuzz
+	+@$(MAKE) --no-print-directory -j$(JOBS) B=build/fuzz CC=clang OPTIMIZE='-O1 -g' FUZZER=-fsanitize=fuzzer \
+	  SANITIZE=fuzzer-no-link,address,undefined fuzz-targets
+	@scripts/fuzz.sh build/fuzz/fuzz $(MINUTES) $(ONLY)
+
 check-includes: ## who may include whom, and what libraries may not call
 	@$(PYTHON) tests/check_includes.py
 
-C_FILES = $(sort $(wildcard $(addsuffix /*.[ch],$(ALL_FOLDERS) include cli examples tests/unit tests/tools)))
+C_FILES = $(sort $(wildcard $(addsuffix /*.[ch],$(ALL_FOLDERS) include cli examples tests/unit tests/tools tests/fuzz)))
 format: ## rewrite the source with clang-format
 	clang-format -i $(C_FILES)
 format-check: ## say what clang-format would change
@@ -249,7 +263,7 @@ help: ## this list
 	@echo 'make TARGET [V=1] [B=build folder] [CC=compiler] [PREFIX=/usr/local] [DESTDIR=]'
 	@grep -hE '^[a-z0-9_-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z0-9_-]+):.*## /  \1\t/' | expand -t 20
 
-.PHONY: all needs force unit-tests test-programs demo test quick regress clang asan ubsan aarch64 check-includes \
+.PHONY: all needs force unit-tests fuzz-targets test-programs demo test quick regress clang asan ubsan aarch64 fuzz check-includes \
   format format-check manuals deb install uninstall clean help
 .SECONDARY:
 .DELETE_ON_ERROR:

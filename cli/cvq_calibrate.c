@@ -53,6 +53,7 @@ static const cvq_option options[] = {
     CVQ_OPTION_ROPE(MEMBER(run.rope)),
     CVQ_OPTION_KV(MEMBER(run.kv)),
     CVQ_OPTION_PRECISION(MEMBER(run.precision)),
+    CVQ_OPTION_VERIFY(MEMBER(run.verify)),
     CVQ_OPTION_NO_EXIF(MEMBER(run.no_exif)),
 };
 

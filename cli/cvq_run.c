@@ -79,6 +79,7 @@ static const cvq_option options[] = {
     CVQ_OPTION_CONTEXT(MEMBER(context)),
     CVQ_OPTION_KV(MEMBER(kv)),
     CVQ_OPTION_PRECISION(MEMBER(precision)),
+    CVQ_OPTION_VERIFY(MEMBER(verify)),
     CVQ_OPTION_NO_EXIF(MEMBER(no_exif)),
     {.name = "no-cache",
      .kind = CVQ_OPTION_FLAG,

@@ -101,6 +101,20 @@ static cvq_status check_against_manifest(const info_file *f, const info_damage *
     return CVQ_OK;
 }
 
+/* Right by their hashes, but nothing to compute with: a tensor with a scale or value that is
+ * infinite or not a number. */
+static cvq_status check_finite(const cvq_reader *r, cvq_error *err) {
+    for (size_t i = 0; i < cvq_reader_tensor_count(r); i++) {
+        const cvq_tensor *t = cvq_reader_tensor(r, i);
+        if (!cvq_tensor_finite(t, cvq_reader_data(r, i), 0, t->size))
+            return cvq_fail(err, CVQ_FORMAT, cvq_reader_path(r),
+                            "tensor %s: a scale or value is infinite or not a number; whoever "
+                            "made this file has to make it again",
+                            t->spec.name);
+    }
+    return CVQ_OK;
+}
+
 cvq_status info_verify(const info_arguments *args, const info_file *f, info_damage *out,
                        cvq_error *err) {
     cvq_extents own = {0};
@@ -124,6 +138,7 @@ cvq_status info_verify(const info_arguments *args, const info_file *f, info_dama
         status = cvq_fail(err, CVQ_OUT_OF_MEMORY, f->path, "too many damaged ranges");
     else if (f->has_manifest)
         status = check_against_manifest(f, out, err);
+    if (status == CVQ_OK && out->count == 0) status = check_finite(f->reader, err);
     out->known = status == CVQ_OK;
 done:
     free(good);

@@ -8,7 +8,10 @@
 /* In the order of cvq_prompt_kind, cvq_rope, cvq_kv_type and cvq_precision: the value of a choice,
  * 0 where not given, is one of the last three, and one more than a cvq_prompt_kind. */
 extern const char *const cvq_template_names[],
-    *const cvq_rope_names[], *const cvq_kv_names[], *const cvq_precision_names[];
+    *const cvq_rope_names[], *const cvq_kv_names[], *const cvq_precision_names[],
+                                                        *const cvq_verify_names[];
+/* What --verify chooses; 0: not given. */
+enum { CVQ_VERIFY_AUTO = 1, CVQ_VERIFY_ALWAYS, CVQ_VERIFY_NEVER };
 
 #define CVQ_OPTION_TEMPLATE(at)                                                                    \
     {                                                                                              \
@@ -51,6 +54,14 @@ extern const char *const cvq_template_names[],
         .help =                                                                                    \
             "exact (float32 arithmetic) or fast (8-bit activations); default exact for 16-bit "    \
             "files, fast for quantized ones"                                                       \
+    }
+#define CVQ_OPTION_VERIFY(at)                                                                      \
+    {                                                                                              \
+        .name = "verify", .kind = CVQ_OPTION_CHOICE, .offset = (at), .value = "WHEN",              \
+        .choices = cvq_verify_names,                                                               \
+        .help = "hash weights before they are used for the first time: auto (default; what was "   \
+                "found right is remembered in the cache folder while the file stays the same), "   \
+                "always (in every run) or never"                                                   \
     }
 #define CVQ_OPTION_NO_EXIF(at)                                                                     \
     {                                                                                              \

@@ -14,6 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "cli/cache_folder.h"
 #include "cli/interrupt.h"
 #include "cli/messages.h"
 
@@ -26,20 +27,8 @@
 
 /* ---------------------------------------------------------------- where */
 
-/* The folder of all caches: as the XDG base directory specification says, a path that is not
- * absolute counts for nothing. NULL: there is none. */
-static char *cache_home(void) {
-    const char *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
-    bool by_xdg = xdg && xdg[0] == '/';
-    if (!by_xdg && (!home || home[0] != '/')) return NULL;
-    size_t size = strlen(by_xdg ? xdg : home) + 32;
-    char *path = malloc(size);
-    if (path) snprintf(path, size, "%s%s/cvq", by_xdg ? xdg : home, by_xdg ? "" : "/.cache");
-    return path;
-}
-
 void cvq_picture_cache_open(cvq_picture_cache *c, const cvq_common *common, uint64_t capacity) {
-    *c = (cvq_picture_cache){.common = common, .folder = cache_home(), .capacity = capacity};
+    *c = (cvq_picture_cache){.common = common, .folder = cvq_cache_home(), .capacity = capacity};
     if (!c->folder)
         cvq_say_more(common, "no cache of pictures: neither XDG_CACHE_HOME nor HOME names a "
                              "folder");
@@ -50,36 +39,12 @@ void cvq_picture_cache_close(cvq_picture_cache *c) {
     *c = (cvq_picture_cache){0};
 }
 
-/* The folder and those above it, for nobody else to read. */
-static bool make_folder(const char *folder) {
-    char path[PATH_MAX];
-    size_t n = strlen(folder);
-    if (n >= sizeof path) {
-        errno = ENAMETOOLONG;
-        return false;
-    }
-    memcpy(path, folder, n + 1);
-    for (char *slash = strchr(path + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
-        *slash = '\0';
-        if (mkdir(path, 0700) != 0 && errno != EEXIST && errno != EROFS && errno != EACCES)
-            return false;
-        *slash = '/';
-    }
-    return mkdir(path, 0700) == 0 || errno == EEXIST;
-}
-
 static bool name_of(const cvq_image *image, const cvq_session *session, char name[NAME_BYTES]) {
     uint8_t key[CVQ_IMAGE_KEY_BYTES];
     if (cvq_image_key(image, session, key, NULL) != CVQ_OK) return false;
     cvq_hex_id(key, name);
     memcpy(name + HEX_DIGITS, SUFFIX, sizeof SUFFIX);
     return true;
-}
-
-/* "folder/name" of a name that the folder itself may hold; false: it is too long. */
-static bool path_in(const cvq_picture_cache *c, const char *name, char path[PATH_MAX]) {
-    int n = snprintf(path, PATH_MAX, "%s/%s", c->folder, name);
-    return n > 0 && n < PATH_MAX;
 }
 
 /* ---------------------------------------------------------------- finding */
@@ -94,16 +59,6 @@ static size_t read_file(void *context, void *data, size_t size) {
         done += (size_t)n;
     }
     return done;
-}
-
-/* Nobody else's file is believed: it could hold any answer. */
-static int open_entry(const char *path) {
-    struct stat st;
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-    if (fd < 0) return -1;
-    if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_uid == geteuid()) return fd;
-    close(fd);
-    return -1;
 }
 
 /* What is loaded must be what the file's name says. */
@@ -127,8 +82,9 @@ void cvq_picture_cache_find(const cvq_picture_cache *c, const cvq_model *model,
     char name[NAME_BYTES], path[PATH_MAX];
     cvq_error err = {0};
     cvq_image *found;
-    if (!c->folder || !name_of(*image, session, name) || !path_in(c, name, path)) return;
-    int fd = open_entry(path);
+    if (!c->folder || !name_of(*image, session, name) || !cvq_cache_path(c->folder, name, path))
+        return;
+    int fd = cvq_cache_open_entry(path);
     if (fd < 0) return;
     cvq_status status = load_entry(&found, fd, model, session, name, &err);
     if (status == CVQ_OK) {
@@ -221,7 +177,7 @@ static bool make_room(writer *w, uint64_t more) {
     while (need > capacity || l->bytes > capacity - need) {
         if (l->next == l->count) return false;
         const entry *oldest = &l->entries[l->next++];
-        if (!path_in(w->cache, oldest->name, path)) return false;
+        if (!cvq_cache_path(w->cache->folder, oldest->name, path)) return false;
         if (unlink(path) != 0 && errno != ENOENT) return false;
         l->bytes -= oldest->bytes;
     }
@@ -254,8 +210,8 @@ static const char *write_entry(const cvq_picture_cache *c, const cvq_image *imag
     int slot;
     writer w = {.cache = c};
     cvq_error err = {0};
-    if (!make_folder(c->folder)) return strerror(errno);
-    if (!path_in(c, TEMP_PREFIX "XXXXXX", temp)) return strerror(ENAMETOOLONG);
+    if (!cvq_cache_make_folder(c->folder)) return strerror(errno);
+    if (!cvq_cache_path(c->folder, TEMP_PREFIX "XXXXXX", temp)) return strerror(ENAMETOOLONG);
     list_folder(&w.others, c->folder);
     w.fd = cvq_temp_create(temp, &slot);
     if (w.fd < 0) {
@@ -277,7 +233,7 @@ void cvq_picture_cache_keep(cvq_picture_cache *c, const cvq_session *session,
     char name[NAME_BYTES], path[PATH_MAX];
     struct stat st;
     if (!c->folder || c->failed || !cvq_image_ready(image, session)) return;
-    if (!name_of(image, session, name) || !path_in(c, name, path)) return;
+    if (!name_of(image, session, name) || !cvq_cache_path(c->folder, name, path)) return;
     if (lstat(path, &st) == 0) return;
     const char *problem = write_entry(c, image, path);
     c->failed = problem != NULL;

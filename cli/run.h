@@ -8,6 +8,7 @@
 #include "cli/options.h"
 #include "cli/picture_cache.h"
 #include "cli/progress.h"
+#include "cli/verified.h"
 #include "cvq.h"
 #include "formats/json.h"
 
@@ -18,7 +19,7 @@ typedef struct cvq_run_args {
     const char *logits;
     const char *batch, *out;
     bool taps, json, no_exif, no_cache, memory, lock;
-    int template_choice, rope, kv, precision; /* 0 = not given */
+    int template_choice, rope, kv, precision, verify; /* 0 = not given */
     uint64_t max_tokens, top_k, seed, context;
     double temperature, top_p, repetition_penalty;
     double cache_size; /* GB */
@@ -45,6 +46,7 @@ typedef struct cvq_run {
     cvq_model *model;
     cvq_session *session;    /* NULL for text to ids */
     cvq_picture_cache cache; /* where cvq_run_picture looks first; {0}: nowhere */
+    cvq_verified verified;   /* what is known of the model's file */
     cvq_prompt_kind kind;    /* the template asked for, or the model's own */
     cvq_progress progress;   /* of the phases of an answer */
     const char *prefix;      /* of its label, such as "question 3 of 40, "; "" for none */

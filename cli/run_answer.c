@@ -6,6 +6,7 @@
 #include "base/white_space.h"
 #include "cli/interrupt.h"
 #include "cli/messages.h"
+#include "cli/model_options.h"
 #include "cli/run.h"
 #include "imageio/picture.h"
 
@@ -31,9 +32,13 @@ static int on_progress(void *context, cvq_phase phase, uint64_t done, uint64_t t
 
 int cvq_run_open_model(cvq_run *run) {
     const cvq_run_args *args = run->args;
+    const char *path = args->common.operands[0];
+    const cvq_model_options options = {.verify_weights = args->verify != CVQ_VERIFY_NEVER};
     cvq_error err = {0};
-    if (cvq_model_open(&run->model, args->common.operands[0], NULL, &err) != CVQ_OK)
+    if (cvq_model_open(&run->model, path, &options, &err) != CVQ_OK)
         return cvq_say_error(args->common.command, &err);
+    if (options.verify_weights && args->verify != CVQ_VERIFY_ALWAYS && !args->no_cache)
+        cvq_verified_load(&run->verified, &args->common, run->model, path);
     run->kind = args->template_choice
                     ? (cvq_prompt_kind)(args->template_choice - 1)
                     : (cvq_prompt_kind)cvq_model_describe(run->model)->default_template;
@@ -72,6 +77,7 @@ int cvq_run_open_session(cvq_run *run) {
 
 void cvq_run_close(cvq_run *run) {
     cvq_picture_cache_close(&run->cache);
+    if (run->model) cvq_verified_keep(&run->verified, run->model);
     cvq_session_close(run->session);
     cvq_model_close(run->model);
 }

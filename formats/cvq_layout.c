@@ -18,3 +18,11 @@ bool cvq_type_allowed(cvq_role role, cvq_type type) {
     }
     return false;
 }
+
+bool cvq_tensor_finite(const cvq_tensor *t, const uint8_t *data, uint64_t at, uint64_t size) {
+    const size_t cols = (size_t)t->spec.cols;
+    const uint64_t panel = cvq_panel_bytes(cvq_type_describe(t->type), t->panel_rows, cols);
+    for (uint64_t p = at / panel; p * panel < at + size; p++)
+        if (!cvq_panel_finite(t->type, t->panel_rows, data + p * panel, cols)) return false;
+    return true;
+}

@@ -32,4 +32,8 @@ uint32_t cvq_panel_rows_for(cvq_role role);
  * f32 would add nothing). */
 bool cvq_type_allowed(cvq_role role, cvq_type type);
 
+/* Whether all scales (block types) or values (f32, bf16) of the panels that have a byte in
+ * [at, at + size) of the tensor's data are finite. */
+bool cvq_tensor_finite(const cvq_tensor *t, const uint8_t *data, uint64_t at, uint64_t size);
+
 #endif

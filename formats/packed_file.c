@@ -53,19 +53,20 @@ static void batch_free(batch *b) {
     free(b);
 }
 
-static cvq_status batch_make(batch **out, int fd, int threads, bool packing, const char *where,
-                             cvq_error *err) {
+static cvq_status batch_make(batch **out, int fd, uint64_t file_size, int threads, bool packing,
+                             const char *where, cvq_error *err) {
     void *memory = NULL;
     const size_t each = 2 * PIECE + 64; /* PIECE_HEADER fits in what is added */
+    const uint64_t pieces = file_size / PIECE + 1, count = pieces < BATCH ? pieces : BATCH;
     CVQ_TRY(cvq_alloc(&memory, 1, sizeof(batch), "packing", err));
     batch *b = memory;
     b->fd = fd;
     b->where = where;
     b->threads = threads;
-    cvq_status status = cvq_alloc(&memory, BATCH, each, "packing", err);
+    cvq_status status = cvq_alloc(&memory, count, each, "packing", err);
     if (status != CVQ_OK) goto done;
     b->memory = memory;
-    for (size_t i = 0; i < BATCH; i++) {
+    for (size_t i = 0; i < count; i++) {
         b->pieces[i].raw = b->memory + i * each;
         b->pieces[i].packed = b->pieces[i].raw + PIECE;
     }
@@ -198,7 +199,7 @@ cvq_status cvq_file_pack(int fd, uint64_t file_size, const uint8_t id[CVQ_ID_BYT
     cvq_store_le(header + 12, PIECE, 4);
     cvq_store_le(header + 16, file_size, 8);
     memcpy(header + 24, id, CVQ_ID_BYTES);
-    CVQ_TRY(batch_make(&b, fd, threads, true, where, err));
+    CVQ_TRY(batch_make(&b, fd, file_size, threads, true, where, err));
     cvq_status status = write(write_context, header, sizeof header, err);
     while (status == CVQ_OK && (n = batch_next(b, &offset, file_size)) > 0) {
         cvq_parallel_for(threads, n, pack_unit, b);
@@ -304,7 +305,7 @@ cvq_status cvq_file_unpack(int fd, uint64_t file_size, int threads, cvq_pack_rea
     uint64_t offset = 0;
     size_t n, got = 0;
     uint8_t more;
-    CVQ_TRY(batch_make(&b, fd, threads, false, where, err));
+    CVQ_TRY(batch_make(&b, fd, file_size, threads, false, where, err));
     cvq_status status = CVQ_OK;
     while (status == CVQ_OK && (n = batch_next(b, &offset, file_size)) > 0) {
         for (size_t i = 0; status == CVQ_OK && i < n; i++)

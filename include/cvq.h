@@ -102,7 +102,11 @@ const char *cvq_cpu_selected(void);
 /* ---------------------------------------------------------------- models */
 
 typedef struct cvq_model_options {
-    int reserved;
+    /* 1: every MiB of the weights is hashed before it is used for the first time, and its scales
+     * must be finite; what is not as it was written fails (CVQ_MISMATCH, CVQ_FORMAT) with the
+     * tensor's name. Costs some 3% of the first picture's time. 0: weights are taken as they are.
+     */
+    int verify_weights;
 } cvq_model_options;
 
 typedef struct cvq_model_info {
@@ -126,6 +130,12 @@ void cvq_model_close(cvq_model *model);
  * from when it gets there until the model is closed, whatever else the machine does. CVQ_IO where
  * the system does not allow it, CVQ_OUT_OF_MEMORY where less is available; all works without. */
 cvq_status cvq_model_lock(cvq_model *model, cvq_error *err);
+/* What is known to be right so far, to be given to cvq_model_trust when the same file is opened the
+ * next time: only sensible where the file cannot have changed meanwhile, by its device, inode, size
+ * and times. *size = needed, also on CVQ_TOO_SMALL; a bit for each MiB. */
+cvq_status cvq_model_verified(const cvq_model *model, uint8_t *bits, size_t cap, size_t *size,
+                              cvq_error *err);
+cvq_status cvq_model_trust(cvq_model *model, const uint8_t *bits, size_t size, cvq_error *err);
 /* Borrowed from the model. */
 const cvq_model_info *cvq_model_describe(const cvq_model *model);
 

@@ -143,21 +143,25 @@ static row_plan plan_rows(cvq_decoder *d, const cvq_stretch *s) {
     return p;
 }
 
-static void embed_rows(cvq_decoder *d, const cvq_stretch *s, const row_plan *p) {
+static cvq_status embed_rows(cvq_decoder *d, const cvq_stretch *s, const row_plan *p,
+                             cvq_error *err) {
     const cvq_model_config *c = d->weights->config;
     size_t hidden = c->hidden_size, half = d->rotary.half;
     for (size_t row = 0; row < p->count; row++) {
         size_t slot = d->slots[row];
         float *x = d->x + row * hidden;
-        if (slot >= 1 && slot <= s->image_slots)
+        if (slot >= 1 && slot <= s->image_slots) {
             memcpy(x, s->embedding + (slot - 1) * hidden, hidden * sizeof(float));
-        else
-            cvq_table_row(&d->weights->embed_tokens, (size_t)s->ids[slot - s->first],
-                          cvq_engine_scratch(d->engine, 0), x);
+        } else {
+            size_t id = (size_t)s->ids[slot - s->first];
+            CVQ_TRY(cvq_residency_embedding(d->engine->residency, id, err));
+            cvq_table_row(&d->weights->embed_tokens, id, cvq_engine_scratch(d->engine, 0), x);
+        }
         d->visible[row] = slot + 1;
         cvq_rotary_angles(&d->rotary, cvq_slot_position(slot, s->image_slots), d->cos + row * half,
                           d->sin + row * half);
     }
+    return CVQ_OK;
 }
 
 /* A tap in order of slots, whatever the order of rows. */
@@ -302,7 +306,7 @@ cvq_status cvq_decoder_run(cvq_decoder *d, const cvq_stretch *s, bool every, con
     for (size_t n = 0; n < c->num_layers; n++)
         CVQ_TRY(cvq_kv_own(&d->kv[n], s->first, s->first + s->count, err));
     row_plan p = plan_rows(d, s);
-    embed_rows(d, s, &p);
+    CVQ_TRY(embed_rows(d, s, &p, err));
     /* The last slot is the last row of its expert. */
     size_t last = is_vision_slot(s, s->first + s->count - 1) ? p.count - 1 : p.language - 1;
     for (size_t n = 0; n < c->num_layers; n++) {
@@ -311,7 +315,8 @@ cvq_status cvq_decoder_run(cvq_decoder *d, const cvq_stretch *s, bool every, con
             language = last_of(language, last);
             vision = last_of(vision, last);
         }
-        cvq_residency_enter(d->engine->residency, cvq_station_decoder(c, n), p.language < p.count);
+        CVQ_TRY(cvq_residency_enter(d->engine->residency, cvq_station_decoder(c, n),
+                                    p.language < p.count, err));
         layer(d, n, &p, language, vision);
         CVQ_TRY(cvq_engine_check(d->engine, err));
         if (every) {
@@ -339,7 +344,7 @@ cvq_status cvq_decoder_logits(cvq_decoder *d, const float *hidden, size_t rows, 
                               cvq_error *err) {
     const cvq_model_config *c = d->weights->config;
     cvq_input in = cvq_input_of(hidden, c->hidden_size, rows, c->hidden_size, d->act);
-    cvq_residency_enter(d->engine->residency, cvq_station_head(c), false);
+    CVQ_TRY(cvq_residency_enter(d->engine->residency, cvq_station_head(c), false, err));
     cvq_linear(d->engine, &d->weights->lm_head, &in, CVQ_THEN_STORE, logits, c->vocab_size);
     return cvq_engine_check(d->engine, err);
 }

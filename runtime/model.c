@@ -89,12 +89,13 @@ static cvq_status open_parts(cvq_model *m, const char *path, cvq_error *err) {
 
 cvq_status cvq_model_open(cvq_model **out, const char *path, const cvq_model_options *options,
                           cvq_error *err) {
-    (void)options;
     if (!out || !path) return cvq_fail(err, CVQ_INVALID_ARGUMENT, "cvq_model_open", "NULL given");
     void *p;
     CVQ_TRY(cvq_alloc(&p, 1, sizeof(cvq_model), "model", err));
     cvq_model *m = p;
     cvq_status status = open_parts(m, path, err);
+    if (status == CVQ_OK && options && options->verify_weights)
+        status = cvq_weight_check_open(&m->check, m->reader, err);
     if (status != CVQ_OK) {
         cvq_model_close(m);
         return status;
@@ -105,11 +106,31 @@ cvq_status cvq_model_open(cvq_model **out, const char *path, const cvq_model_opt
 
 void cvq_model_close(cvq_model *m) {
     if (!m) return;
+    cvq_weight_check_close(m->check);
     cvq_tokenizer_close(m->tokenizer);
     cvq_weights_close(&m->weights);
     cvq_reader_close(m->reader);
     free(m->recipe);
     free(m);
+}
+
+cvq_status cvq_model_verified(const cvq_model *m, uint8_t *bits, size_t cap, size_t *size,
+                              cvq_error *err) {
+    if (!m->check)
+        return cvq_fail(err, CVQ_INVALID_ARGUMENT, "cvq_model_verified",
+                        "the model was opened without verify_weights");
+    *size = cvq_weight_check_size(m->check);
+    if (cap < *size) return cvq_fail(err, CVQ_TOO_SMALL, "cvq_model_verified", "needs more room");
+    cvq_weight_check_save(m->check, bits);
+    return CVQ_OK;
+}
+
+cvq_status cvq_model_trust(cvq_model *m, const uint8_t *bits, size_t size, cvq_error *err) {
+    if (!m->check || size != cvq_weight_check_size(m->check))
+        return cvq_fail(err, CVQ_INVALID_ARGUMENT, "cvq_model_trust",
+                        "these bytes are not what cvq_model_verified gives for this model");
+    cvq_weight_check_load(m->check, bits);
+    return CVQ_OK;
 }
 
 const cvq_model_info *cvq_model_describe(const cvq_model *m) {

@@ -8,12 +8,14 @@
 #include "cvq.h"
 #include "formats/chunk_hash.h"
 #include "runtime/tokenizer.h"
+#include "runtime/weight_check.h"
 #include "runtime/weights.h"
 
 struct cvq_model {
     cvq_reader *reader;
     cvq_weights weights;
     cvq_tokenizer *tokenizer;
+    cvq_weight_check *check;    /* NULL: weights are not verified */
     const cvq_kernels *kernels; /* of the level selected when the model was opened */
     char id[2 * CVQ_ID_BYTES + 1];
     char *recipe;

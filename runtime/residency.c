@@ -18,7 +18,8 @@
 /* Of the file; empty where end == first. */
 typedef struct range {
     uint64_t first, end;
-    bool here; /* asked for, and not let go of */
+    size_t tensor, tensors; /* the first of them, and how many */
+    bool here;              /* asked for, and not let go of */
 } range;
 
 /* A station may have more than what it always needs: a decoder's layer the vision expert's weights,
@@ -28,7 +29,10 @@ enum { OWN, MORE, RANGES };
 
 struct cvq_residency {
     const cvq_reader *reader;
-    pthread_mutex_t lock; /* of all below */
+    cvq_weight_check *check; /* or NULL */
+    int threads;             /* for it */
+    size_t embedding;        /* the tensor's number */
+    pthread_mutex_t lock;    /* of all below */
     uint64_t kept;
     pthread_cond_t moved;
     pthread_t thread;
@@ -63,7 +67,9 @@ static range part_range(const cvq_reader *reader, cvq_part part, size_t layer) {
     cvq_model_part_range(cvq_reader_config(reader), part, (uint32_t)layer, &first, &count);
     const cvq_tensor *last = cvq_reader_tensor(reader, first + count - 1);
     return (range){.first = cvq_reader_tensor(reader, first)->offset,
-                   .end = last->offset + last->size};
+                   .end = last->offset + last->size,
+                   .tensor = first,
+                   .tensors = count};
 }
 
 static void station_ranges(const cvq_reader *reader, size_t station, range out[RANGES]) {
@@ -222,7 +228,9 @@ static void *serve(void *residency) {
 
 /* ---------------------------------------------------------------- the work's side */
 
-cvq_status cvq_residency_open(cvq_residency **out, const cvq_reader *reader, cvq_error *err) {
+cvq_status cvq_residency_open(cvq_residency **out, const cvq_reader *reader,
+                              cvq_weight_check *check, int threads, cvq_error *err) {
+    size_t tables;
     const cvq_model_config *c = cvq_reader_config(reader);
     size_t count = cvq_station_head(c) + 1;
     void *p;
@@ -230,6 +238,9 @@ cvq_status cvq_residency_open(cvq_residency **out, const cvq_reader *reader, cvq
                       "residency of weights", err));
     cvq_residency *r = p;
     r->reader = reader;
+    r->check = check;
+    r->threads = threads;
+    cvq_model_part_range(c, CVQ_PART_EMBEDDING, 0, &r->embedding, &tables);
     r->first_decoder = cvq_station_decoder(c, 0);
     r->count = count;
     for (size_t s = 0; s < count; s++) station_ranges(reader, s, r->stations[s]);
@@ -270,12 +281,34 @@ static void start(cvq_residency *r) {
     r->no_thread = !r->started;
 }
 
-void cvq_residency_enter(cvq_residency *r, size_t station, bool picture) {
-    if (!r || atomic_load(&r->settled)) return;
+/* The helper thread meanwhile brings what comes next. */
+static cvq_status verify(cvq_residency *r, size_t station, bool picture, cvq_error *err) {
+    for (int which = 0; which <= (picture ? PICTURE : OWN); which++) {
+        const range *x = &r->stations[station][which];
+        CVQ_TRY(cvq_weight_check_tensors(r->check, x->tensor, x->tensors, r->threads, err));
+    }
+    return CVQ_OK;
+}
+
+static void move_to(cvq_residency *r, size_t station, bool picture) {
+    if (atomic_load(&r->settled)) return;
     pthread_mutex_lock(&r->lock);
     atomic_store(&r->at, station);
     r->picture = picture;
     start(r);
     pthread_cond_signal(&r->moved);
     pthread_mutex_unlock(&r->lock);
+}
+
+cvq_status cvq_residency_enter(cvq_residency *r, size_t station, bool picture, cvq_error *err) {
+    if (!r) return CVQ_OK;
+    move_to(r, station, picture);
+    return r->check ? verify(r, station, picture, err) : CVQ_OK;
+}
+
+cvq_status cvq_residency_embedding(cvq_residency *r, size_t row, cvq_error *err) {
+    if (!r || !r->check) return CVQ_OK;
+    const cvq_tensor *t = cvq_reader_tensor(r->reader, r->embedding);
+    const uint64_t bytes = t->size / t->spec.rows; /* a table's panels are of one row */
+    return cvq_weight_check_bytes(r->check, r->embedding, row * bytes, bytes, err);
 }

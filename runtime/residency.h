@@ -10,11 +10,13 @@
  * there even for decoding, the same first part stays and the rest is read again for each token;
  * left to itself, the system would throw out just what will be needed next.
  *
- * None of this changes results: a page that is not there is read when it is touched. */
+ * None of this changes results: a page that is not there is read when it is touched.
+ *
+ * A station is also where weights are verified, when they come into memory for the first time. */
 #ifndef CVQ_RUNTIME_RESIDENCY_H
 #define CVQ_RUNTIME_RESIDENCY_H
 
-#include "formats/cvq_reader.h"
+#include "runtime/weight_check.h"
 
 typedef struct cvq_residency cvq_residency;
 
@@ -23,16 +25,21 @@ uint64_t cvq_residency_kept(const cvq_reader *reader, uint64_t bytes);
 /* The most that is in memory at once of what is let go of: the stations at work and ahead. */
 uint64_t cvq_residency_window(const cvq_reader *reader);
 
-/* The thread starts with the first station. */
-cvq_status cvq_residency_open(cvq_residency **out, const cvq_reader *reader, cvq_error *err);
+/* The thread starts with the first station. check: the model's, or NULL where nothing is verified;
+ * threads: to verify with. */
+cvq_status cvq_residency_open(cvq_residency **out, const cvq_reader *reader,
+                              cvq_weight_check *check, int threads, cvq_error *err);
 void cvq_residency_close(cvq_residency *r);
 
 /* A phase begins, in which the file's first `kept` bytes stay. What was read once may have gone
  * since, as when other programs took the memory: it is asked for again as stations are entered. */
 void cvq_residency_begin(cvq_residency *r, uint64_t kept);
 /* The work at a station begins; with `picture` the vision expert's weights are needed too. r may be
- * NULL. Costs nothing once all that the way ahead needs is in memory. */
-void cvq_residency_enter(cvq_residency *r, size_t station, bool picture);
+ * NULL. Costs nothing once all that the way ahead needs is in memory. Fails where weights are not
+ * what they should be. */
+cvq_status cvq_residency_enter(cvq_residency *r, size_t station, bool picture, cvq_error *err);
+/* Rows of the embedding, which belongs to no station, are about to be read. */
+cvq_status cvq_residency_embedding(cvq_residency *r, size_t row, cvq_error *err);
 
 /* Numbers of stations. */
 size_t cvq_station_patch(void);

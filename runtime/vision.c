@@ -296,11 +296,11 @@ static cvq_status encode(const cvq_engine *e, const cvq_weights *w, const vision
                          const uint8_t *rgb, vision_memory *m, float *out, cvq_step_fn step,
                          void *context, cvq_error *err) {
     uint64_t total = cvq_vision_steps(w->config);
-    cvq_residency_enter(e->residency, cvq_station_patch(), true);
+    CVQ_TRY(cvq_residency_enter(e->residency, cvq_station_patch(), true, err));
     embed_patches(e, w, s, rgb, m);
     CVQ_TRY(took_step(e, step, context, 1, total, err));
     for (size_t n = 0; n < w->config->vit_num_layers; n++) {
-        cvq_residency_enter(e->residency, cvq_station_vit(n), true);
+        CVQ_TRY(cvq_residency_enter(e->residency, cvq_station_vit(n), true, err));
         self_attention(e, &w->vit_layers[n], s, m);
         mlp(e, &w->vit_layers[n], s, m);
         char name[32];
@@ -308,7 +308,7 @@ static cvq_status encode(const cvq_engine *e, const cvq_weights *w, const vision
         cvq_engine_show(e, name, 0, s->tokens, s->d, m->x, s->d);
         CVQ_TRY(took_step(e, step, context, n + 2, total, err));
     }
-    cvq_residency_enter(e->residency, cvq_station_adapter(w->config), true);
+    CVQ_TRY(cvq_residency_enter(e->residency, cvq_station_adapter(w->config), true, err));
     adapter(e, w, s, m, out);
     return took_step(e, step, context, total, total, err);
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What building, testing and cross-building need, and how it comes onto this machine.
 #
-#   setup.sh build|test|cross|package   install what is missing (apt, as root or with sudo that asks
+#   setup.sh build|test|cross|package|fuzz   install what is missing (apt, as root or with sudo that asks
 #                                       nothing); else print the command that does, and exit 1
 #   setup.sh --check WHAT               install nothing
 #   setup.sh --python                   print the python3 that the tests use
@@ -64,6 +64,13 @@ look_package() {
     has dh || need debhelper "debhelper"
     has lintian || need lintian "lintian"
 }
+look_fuzz() {
+    look_build
+    has clang || need clang "clang 14 or newer"
+    printf 'int LLVMFuzzerTestOneInput(const char *d, unsigned long n) { return d && n == ~0ul; }\n' |
+        clang -fsanitize=fuzzer,address -x c -o "$scratch/fuzzer" - >/dev/null 2>&1 ||
+        need "libclang-rt-$(clang -dumpversion 2>/dev/null | cut -d. -f1)-dev" "libFuzzer"
+}
 look_cross() {
     local m
     has aarch64-linux-gnu-gcc || need gcc-aarch64-linux-gnu "a cross compiler for aarch64"
@@ -109,7 +116,7 @@ explain() {
 }
 
 usage() {
-    echo "usage: scripts/setup.sh [--check] build|test|cross|package | --python" >&2
+    echo "usage: scripts/setup.sh [--check] build|test|cross|package|fuzz | --python" >&2
     exit 2
 }
 check=no
@@ -129,7 +136,7 @@ look() {
     "look_$what"
     [ ${#missing[@]} -eq 0 ]
 }
-case "$what" in build | test | cross | package) ;; *) usage ;; esac
+case "$what" in build | test | cross | package | fuzz) ;; *) usage ;; esac
 if look; then exit 0; fi
 if [ "$check" = no ] && has apt-get && install && look; then exit 0; fi
 explain

@@ -7,6 +7,7 @@ import os
 import random
 import shlex
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
@@ -258,6 +259,81 @@ def updates():
     check('update: nothing is new in the same file', r.code == 0 and len(r.out.splitlines()) == 1, r)
 
 
+# ---------------------------------------------------------------- trust on use
+
+def mended(data, tensor):
+    """The file with the hashes of one tensor's chunks, and that of the head, made to fit."""
+    out = bytearray(data)
+    chunks = struct.unpack_from('<QQ', data, 72 + 24 * 4 + 8)[0]
+    index = struct.unpack_from('<QQ', data, 72 + 24 * 1 + 8)[0] + 200 * tensor
+    offset, size, first = struct.unpack_from('<QQQ', data, index + 152)
+    for i in range(-(-size // 2**20)):
+        part = out[offset + i * 2**20:offset + min(size, (i + 1) * 2**20)]
+        out[chunks + 32 * (first + i):chunks + 32 * (first + i + 1)] = hashlib.sha256(part).digest()
+    head = struct.unpack_from('<Q', data, 24)[0]
+    out[32:64] = bytes(32)
+    out[32:64] = hashlib.sha256(out[:head]).digest()
+    return bytes(out)
+
+
+def using():
+    picture = os.path.abspath('models/pictures/number-13.png')
+    data = read('q4.cvq')
+    tensors = json.loads(run('cvq-info', '--json', '--tensors', 'q4.cvq').out)['tensors']
+    number = {t['name']: i for i, t in enumerate(tensors)}
+
+    def damaged(name, at=5):
+        t = tensors[number[name]]
+        return t, flip(data, t['offset'] + at, 2)
+
+    def ask(name, *args, image=True):
+        return run('cvq-run', *(['--image', picture] if image else []), '--prompt', 'What number is written in the image?',
+                   '--max-tokens', '4', *args, name)
+    right = ask('q4.cvq').out
+    layer, vit = 'model.layers.2.mlp.language_mlp.up_proj.weight', 'model.vision.transformer.layers.1.mlp.fc1.weight'
+    for name in (layer, vit, 'lm_head.weight', 'model.vision.patch_embedding.proj.weight', 'model.layers.1.input_layernorm.weight'):
+        t, bad = damaged(name)
+        write('bad.cvq', bad)
+        r = ask('bad.cvq', '--no-cache')
+        check(f'use: damage in {name} stops the answer', r.code == 1 and name in r.err and f"bytes {t['offset']} to" in r.err and not r.out, r)
+        check('use: unless nobody is to look', ask('bad.cvq', '--verify', 'never').code == 0)
+    t, bad = damaged(vit)
+    write('bad.cvq', bad)
+    check('use: what is not needed is not looked at', ask('bad.cvq', image=False).code == 0)
+    t = tensors[number['model.embed_tokens.weight']]
+    write('bad.cvq', flip(data, t['offset'] + t['bytes'] - 1, 1))
+    r = ask('bad.cvq', '--verify', 'always')
+    check('use: an embedding is looked at by the MiB', r.code == (1 if t['bytes'] < 2**20 else 0), r)
+    records = lambda: sorted(n for n in os.listdir(path('cache/cvq')) if n.endswith('.verified'))
+    for n in records():
+        os.unlink(path('cache/cvq/' + n))
+    check('use: the record is written', ask('q4.cvq', '-v').out == right and len(records()) == 1)
+    r = ask('q4.cvq', '-v')
+    check('use: and trusted', r.out == right and 'verified before' in r.err, r)
+    record = 'cache/cvq/' + records()[0]
+    write(record, flip(read(record), 1, 3))
+    r = ask('q4.cvq', '-v')
+    check('use: a damaged record is not', r.out == right and 'verified before' not in r.err, r)
+    stamp = os.stat(path('q4.cvq'))
+    with open(path('q4.cvq'), 'r+b') as f:
+        f.write(damaged(layer)[1])
+    os.utime(path('q4.cvq'), ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    r = ask('q4.cvq')
+    check('use: a file that was changed is verified again', r.code == 1 and layer in r.err, r)
+    write('q4.cvq', data)
+    r = ask('q4.cvq', '--no-cache', '-v')
+    check('use: without a cache nothing is remembered', r.out == right and 'verified before' not in r.err, r)
+    for name, value in ((layer, b'\x00\x7e'), (vit, b'\x00\xfc')):  # q4t and q8: an f16 that is no number, and minus infinity
+        t = tensors[number[name]]
+        bad = bytearray(data)
+        bad[t['offset'] + 2:t['offset'] + 4] = value
+        write('bad.cvq', mended(bad, number[name]))
+        r = ask('bad.cvq', '--no-cache')
+        check(f'use: a scale of {name} that is not finite', r.code == 1 and name in r.err and 'not a number' in r.err, r)
+        r = run('cvq-info', '--verify', 'bad.cvq')
+        check('info --verify: too', r.code == 1 and name in r.err and 'not a number' in r.err, r)
+
+
 # ---------------------------------------------------------------- packing
 
 def packing():
@@ -309,6 +385,7 @@ def damaged_packing(packed):
 def main():
     global work
     with tempfile.TemporaryDirectory(prefix='cvq-trust-') as work:
+        os.environ['XDG_CACHE_HOME'] = path('cache')
         for recipe in ('bf16', 'q8', 'q4', 'q4-small'):
             r = run('cvq-convert', '-q', '--recipe', recipe, CHECKPOINT, recipe + '.cvq')
             if r.code != 0:
@@ -319,6 +396,7 @@ def main():
             flips(kind)
         repairs()
         updates()
+        using()
         packing()
     print(f'{passed} passed, {failed} failed, {skipped} skipped')
     return failed > 0

@@ -1,0 +1,19 @@
+/* What fuzz targets share. A target is one file fuzz_NAME.c with LLVMFuzzerTestOneInput, which
+ * feeds bytes to one door of cvq that strangers' files come through, and uses what was accepted.
+ * Built with libFuzzer by `make fuzz`; without, replay.c gives it a folder of files
+ * (tests/test_fuzz.py). */
+#ifndef CVQ_TESTS_FUZZ_H
+#define CVQ_TESTS_FUZZ_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+/* The path of a file with these bytes, extended by zeros to `length` if that is more (sparse). The
+ * same file each time, so that nothing is left behind; replaced by the next call. */
+const char *fuzz_file(const uint8_t *data, size_t size, uint64_t length);
+/* A folder of the process's own that holds one file of this name and these bytes. */
+const char *fuzz_folder(const char *name, const uint8_t *data, size_t size);
+
+#endif

@@ -1,0 +1,37 @@
+/* A packed file, of a .cvq file of up to 4 MiB. */
+#include "formats/packed_file.h"
+
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "tests/fuzz/fuzz.h"
+
+typedef struct input {
+    const uint8_t *data;
+    size_t left;
+} input;
+
+static cvq_status take(void *context, void *data, size_t size, size_t *got, cvq_error *err) {
+    input *in = context;
+    (void)err;
+    *got = size < in->left ? size : in->left;
+    memcpy(data, in->data, *got);
+    in->data += *got;
+    in->left -= *got;
+    return CVQ_OK;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    uint64_t file_size;
+    uint8_t id[CVQ_ID_BYTES];
+    if (size < CVQ_PACKED_HEADER_BYTES) return 0;
+    if (cvq_packed_header(data, &file_size, id, "fuzz", NULL) != CVQ_OK) return 0;
+    if (file_size > 4u << 20) return 0;
+    input in = {data + CVQ_PACKED_HEADER_BYTES, size - CVQ_PACKED_HEADER_BYTES};
+    int fd = open(fuzz_file(NULL, 0, 0), O_RDWR);
+    if (fd < 0) return 0;
+    (void)cvq_file_unpack(fd, file_size, 1, take, &in, NULL, NULL, "fuzz", NULL);
+    close(fd);
+    return 0;
+}

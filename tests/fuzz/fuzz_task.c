@@ -1,0 +1,14 @@
+/* TASK.jsonl and DATA.jsonl. */
+#include "cli/task_file.h"
+#include "tests/fuzz/fuzz.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    cvq_task task = {0};
+    if (cvq_task_read_data(&task, fuzz_file(data, size, 0), NULL) != CVQ_OK) return 0;
+    for (size_t i = 0; i < task.count; i++) {
+        const cvq_task_line *line = &task.lines[i];
+        if (!line->id || (!line->problem && !line->question && !line->text)) __builtin_trap();
+    }
+    cvq_task_free(&task);
+    return 0;
+}
