@@ -100,7 +100,7 @@ static bool write_record(const char *path, const uint8_t *bits, size_t size) {
     snprintf(folder, sizeof folder, "%.*s", (int)(strrchr(path, '/') - path), path);
     if (!cvq_cache_make_folder(folder) || !cvq_cache_path(folder, TEMP, temp)) return false;
     if (cvq_sha256(bits, size, hash, NULL) != CVQ_OK) return false;
-    int fd = cvq_temp_create(temp, 0, &slot);
+    int fd = cvq_temp_create(temp, &slot);
     if (fd < 0) return false;
     bool good = cvq_write_all(fd, 0, bits, size, temp, NULL) == CVQ_OK &&
                 cvq_write_all(fd, size, hash, sizeof hash, temp, NULL) == CVQ_OK;

@@ -283,7 +283,7 @@ static void start(cvq_residency *r) {
 
 /* The helper thread meanwhile brings what comes next. */
 static cvq_status verify(cvq_residency *r, size_t station, bool picture, cvq_error *err) {
-    for (int which = 0; which <= (picture ? PICTURE : OWN); which++) {
+    for (int which = 0; which <= (picture ? MORE : OWN); which++) {
         const range *x = &r->stations[station][which];
         CVQ_TRY(cvq_weight_check_tensors(r->check, x->tensor, x->tensors, r->threads, err));
     }
