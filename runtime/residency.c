@@ -190,13 +190,14 @@ static bool was_passed(size_t station, size_t then, size_t now) {
 }
 
 /* Without the lock: the range's bounds never change. Work that has passed by has read the rest
- * itself. */
+ * itself, but of the embeddings it reads single rows. */
 static void ask_for(const cvq_residency *r, const range *x) {
     const cvq_file_map *map = cvq_reader_map(r->reader);
     size_t station = station_of(r, x), then = atomic_load(&r->at);
+    bool all_read = x != &r->stations[r->count - 1][MORE];
     for (uint64_t at = x->first; at < x->end;) {
         uint64_t size = x->end - at < PIECE ? x->end - at : PIECE;
-        if (was_passed(station, then, atomic_load(&r->at))) return;
+        if (all_read && was_passed(station, then, atomic_load(&r->at))) return;
         cvq_file_map_advise(map, at, size, CVQ_ADVICE_WILLNEED);
         cvq_file_map_advise(map, at, size, CVQ_ADVICE_POPULATE);
         at += size;
