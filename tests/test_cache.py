@@ -4,6 +4,7 @@ damaged files do no harm; the folder stays within its size; where there can be n
 import glob
 import json
 import os
+import re
 import resource
 import shlex
 import shutil
@@ -68,11 +69,11 @@ def ask(*args, picture=NUMBER, question=WHAT_NUMBER, model='tiny.cvq', **more):
 
 
 def entries(cache='cache'):
-    return sorted(glob.glob(path(cache, 'cvq', '*')))
+    return sorted(glob.glob(path(cache, 'cvq', '*.picture')))
 
 
 def leftovers(cache='cache'):
-    return [f for f in os.listdir(path(cache, 'cvq')) if not f.endswith('.picture') or len(f) != 64 + 8]
+    return [f for f in os.listdir(path(cache, 'cvq')) if not re.fullmatch(r'[0-9a-f]{64}\.(picture|verified)', f)]
 
 
 def forget(cache='cache'):
