@@ -42,13 +42,7 @@ static const cvq_option options[] = {
      .help = "measure how the decoder's input channels go together as well, for cvq-quantize "
              "--feedback; goes over the data several times where memory is short (the real model: "
              "10 GB of sums, 5 GB of file)"},
-    {.name = "context",
-     .kind = CVQ_OPTION_COUNT,
-     .offset = MEMBER(window),
-     .value = "N",
-     .min = 1,
-     .max = UINT32_MAX - 1,
-     .help = "cut plain texts into windows of N tokens (default 512, or what the model holds)"},
+    CVQ_OPTION_WINDOW(MEMBER(window), "default 512, or what the model holds"),
     CVQ_OPTION_TEMPLATE(MEMBER(run.template_choice)),
     CVQ_OPTION_ROPE(MEMBER(run.rope)),
     CVQ_OPTION_KV(MEMBER(run.kv)),

@@ -22,13 +22,7 @@ typedef struct compare_args {
 
 #define MEMBER(name) offsetof(compare_args, name)
 static const cvq_option options[] = {
-    {.name = "context",
-     .kind = CVQ_OPTION_COUNT,
-     .offset = MEMBER(window),
-     .value = "N",
-     .min = 1,
-     .max = UINT32_MAX - 1,
-     .help = "cut texts into windows of N tokens (default 512)"},
+    CVQ_OPTION_WINDOW(MEMBER(window), "default 512"),
     {.name = "svg",
      .kind = CVQ_OPTION_TEXT,
      .offset = MEMBER(svg),

@@ -39,6 +39,12 @@ enum { CVQ_VERIFY_AUTO = 1, CVQ_VERIFY_ALWAYS, CVQ_VERIFY_NEVER };
         .max = UINT32_MAX,                                                                         \
         .help = "sequence slots for prompt and answer (default: the model's limit)"                \
     }
+/* Of commands that read plain texts in windows: of how many tokens; `standard` says the default. */
+#define CVQ_OPTION_WINDOW(at, standard)                                                            \
+    {                                                                                              \
+        .name = "context", .kind = CVQ_OPTION_COUNT, .offset = (at), .value = "N", .min = 1,       \
+        .max = UINT32_MAX - 1, .help = "cut plain texts into windows of N tokens (" standard ")"   \
+    }
 #define CVQ_OPTION_KV(at)                                                                          \
     {                                                                                              \
         .name = "kv", .kind = CVQ_OPTION_CHOICE, .offset = (at), .value = "TYPE",                  \
