@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "convert/tokenizer_import.h"
+
 #define MAX_MERGES 280147u /* as many as Llama 3 has */
 #define CONSONANTS 20u
 #define VOWELS 5u
@@ -166,6 +168,77 @@ cvq_status cvq_synthetic_tokenizer_open(cvq_synthetic_tokenizer *t, const cvq_mo
     set_source(t, m.count);
     if (status != CVQ_OK) cvq_synthetic_tokenizer_close(t);
     return status;
+}
+
+/* ---------------------------------------------------------------- as JSON */
+
+#define MAX_TEXT 64 /* of a piece in stand-ins */
+
+/* A piece as tokenizer.json writes it: special ones as they are, others in GPT-2's stand-ins. */
+static void print_piece(const cvq_tokenizer_source *s, const uint16_t stand_in[256], uint32_t id,
+                        char text[MAX_TEXT]) {
+    for (uint32_t at = s->offsets[id]; at < s->offsets[id + 1]; at++) {
+        const unsigned code = s->special[id] ? s->bytes[at] : stand_in[s->bytes[at]];
+        if (code >= 0x80) *text++ = (char)(0xc0 | code >> 6);
+        *text++ = (char)(code >= 0x80 ? 0x80 | (code & 0x3f) : code);
+    }
+    *text = 0;
+}
+
+static void add_vocabulary(cJSON *root, cJSON *model, const cvq_tokenizer_source *s,
+                           const uint16_t stand_in[256]) {
+    char left[MAX_TEXT], right[MAX_TEXT], both[2 * MAX_TEXT];
+    cJSON *added = cJSON_AddArrayToObject(root, "added_tokens");
+    cJSON *vocab = cJSON_AddObjectToObject(model, "vocab");
+    cJSON *merges = cJSON_AddArrayToObject(model, "merges");
+    for (uint32_t id = 0; id < s->num_tokens; id++) {
+        print_piece(s, stand_in, id, left);
+        if (!s->special[id]) {
+            cJSON_AddNumberToObject(vocab, left, id);
+            continue;
+        }
+        cJSON *token = cJSON_CreateObject();
+        cJSON_AddNumberToObject(token, "id", id);
+        cJSON_AddStringToObject(token, "content", left);
+        cJSON_AddBoolToObject(token, "special", true);
+        cJSON_AddItemToArray(added, token);
+    }
+    for (uint32_t i = 0; i < s->num_merges; i++) {
+        print_piece(s, stand_in, s->merges[3 * i], left);
+        print_piece(s, stand_in, s->merges[3 * i + 1], right);
+        snprintf(both, sizeof both, "%s %s", left, right);
+        cJSON_AddItemToArray(merges, cJSON_CreateString(both));
+    }
+}
+
+static cJSON *add_step(cJSON *steps, const char *type) {
+    cJSON *step = cJSON_CreateObject();
+    cJSON_AddStringToObject(step, "type", type);
+    cJSON_AddItemToArray(steps, step);
+    return step;
+}
+
+cJSON *cvq_synthetic_tokenizer_json(const cvq_synthetic_tokenizer *t) {
+    int16_t byte_of[512];
+    uint16_t stand_in[256];
+    cvq_tokenizer_stand_ins(byte_of);
+    for (uint16_t code = 0; code < 512; code++)
+        if (byte_of[code] >= 0) stand_in[byte_of[code]] = code;
+    cJSON *root = cJSON_CreateObject(), *pre = cJSON_AddObjectToObject(root, "pre_tokenizer");
+    cJSON_AddStringToObject(pre, "type", "Sequence");
+    cJSON *steps = cJSON_AddArrayToObject(pre, "pretokenizers");
+    cJSON *split = add_step(steps, "Split"), *bytes = add_step(steps, "ByteLevel");
+    cJSON_AddStringToObject(cJSON_AddObjectToObject(split, "pattern"), "Regex",
+                            cvq_tokenizer_pattern);
+    cJSON_AddStringToObject(split, "behavior", "Isolated");
+    cJSON_AddBoolToObject(bytes, "add_prefix_space", false);
+    cJSON_AddBoolToObject(bytes, "use_regex", false);
+    cJSON_AddStringToObject(cJSON_AddObjectToObject(root, "decoder"), "type", "ByteLevel");
+    cJSON *model = cJSON_AddObjectToObject(root, "model");
+    cJSON_AddStringToObject(model, "type", "BPE");
+    cJSON_AddBoolToObject(model, "ignore_merges", t->source.ignore_merges);
+    add_vocabulary(root, model, &t->source, stand_in);
+    return root;
 }
 
 void cvq_synthetic_tokenizer_close(cvq_synthetic_tokenizer *t) {

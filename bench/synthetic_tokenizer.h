@@ -4,6 +4,7 @@
 #ifndef CVQ_BENCH_SYNTHETIC_TOKENIZER_H
 #define CVQ_BENCH_SYNTHETIC_TOKENIZER_H
 
+#include "formats/json.h"
 #include "formats/model_config.h"
 #include "formats/tokenizer_table.h"
 
@@ -16,6 +17,8 @@ typedef struct cvq_synthetic_tokenizer {
 
 cvq_status cvq_synthetic_tokenizer_open(cvq_synthetic_tokenizer *t, const cvq_model_config *config,
                                         cvq_error *err);
+/* As a checkpoint's tokenizer.json; NULL without memory. Release with cJSON_Delete. */
+cJSON *cvq_synthetic_tokenizer_json(const cvq_synthetic_tokenizer *t);
 void cvq_synthetic_tokenizer_close(cvq_synthetic_tokenizer *t);
 
 #endif

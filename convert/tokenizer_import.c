@@ -13,7 +13,7 @@
 
 #define MAX_FILE (64u << 20)
 
-static const char pattern[] =
+const char cvq_tokenizer_pattern[] =
     "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}|"
     " ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
 
@@ -69,7 +69,7 @@ static cvq_status check_split(const importer *im, const cJSON *split) {
         return UNSUPPORTED(im, "pre_tokenizer: the first step must be a Split");
     }
     CVQ_TRY(refuse_unknown_keys(im, split, keys, "pre_tokenizer's Split"));
-    if (!is_text(member(member(split, "pattern"), "Regex"), pattern)) {
+    if (!is_text(member(member(split, "pattern"), "Regex"), cvq_tokenizer_pattern)) {
         return UNSUPPORTED(im, "pre_tokenizer: the Split pattern is not Llama 3's, the only one "
                                "that text is split by here");
     }
@@ -153,7 +153,7 @@ static cvq_status check_model(const importer *im) {
 
 /* GPT-2 writes each byte as a printable character: itself where that is one, else the next code
  * point from 256 on. */
-static void fill_stand_ins(int16_t byte_of[512]) {
+void cvq_tokenizer_stand_ins(int16_t byte_of[512]) {
     int next = 256;
     for (int c = 0; c < 512; c++) byte_of[c] = -1;
     for (int b = 0; b < 256; b++) {
@@ -357,7 +357,7 @@ static cvq_status import_json(importer *im, cvq_buffer *table) {
     im->texts = texts;
     CVQ_TRY(cvq_alloc(&special, im->vocab_size, 1, "tokenizer", im->err));
     im->special = special;
-    fill_stand_ins(im->byte_of);
+    cvq_tokenizer_stand_ins(im->byte_of);
     CVQ_TRY(read_vocab(im));
     CVQ_TRY(read_added_tokens(im));
     CVQ_TRY(lay_out(im));

@@ -10,4 +10,9 @@
 cvq_status cvq_tokenizer_import(cvq_buffer *table, const char *path, uint32_t vocab_size,
                                 cvq_error *err);
 
+/* The pattern that text is split by. */
+extern const char cvq_tokenizer_pattern[];
+/* GPT-2's stand-ins: the byte that a character stands for, or -1. */
+void cvq_tokenizer_stand_ins(int16_t byte_of[512]);
+
 #endif

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/checked.h"
 #include "base/half.h"
@@ -654,14 +655,28 @@ done:
     return CVQ_OK;
 }
 
+static cvq_status check_room(const cvq_st_writer *w, uint64_t size, cvq_error *err) {
+    if (size <= w->end - w->at) return CVQ_OK;
+    return cvq_fail(err, CVQ_INVALID_ARGUMENT, w->where,
+                    "%llu bytes more than the tensors announced",
+                    (unsigned long long)(size - (w->end - w->at)));
+}
+
 cvq_status cvq_st_writer_append(cvq_st_writer *w, const void *data, size_t size, cvq_error *err) {
-    if (size > w->end - w->at) {
-        return cvq_fail(err, CVQ_INVALID_ARGUMENT, w->where,
-                        "%zu bytes more than the tensors announced",
-                        size - (size_t)(w->end - w->at));
-    }
+    CVQ_TRY(check_room(w, size, err));
     CVQ_TRY(cvq_write_all(w->fd, w->at, data, size, w->where, err));
     w->at += size;
+    return CVQ_OK;
+}
+
+cvq_status cvq_st_writer_skip(cvq_st_writer *w, uint64_t size, cvq_error *err) {
+    struct stat st;
+    CVQ_TRY(check_room(w, size, err));
+    w->at += size;
+    if (fstat(w->fd, &st) != 0) return cvq_fail_errno(err, w->where, "cannot tell its size");
+    /* A hole at the file's end has to be made. */
+    if ((uint64_t)st.st_size < w->at && ftruncate(w->fd, (off_t)w->at) != 0)
+        return cvq_fail_errno(err, w->where, "cannot make it longer");
     return CVQ_OK;
 }
 

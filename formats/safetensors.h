@@ -67,6 +67,8 @@ typedef struct cvq_st_writer cvq_st_writer;
 cvq_status cvq_st_writer_open(cvq_st_writer **out, int fd, const cvq_st_tensor *tensors,
                               size_t count, const char *where, cvq_error *err);
 cvq_status cvq_st_writer_append(cvq_st_writer *w, const void *data, size_t size, cvq_error *err);
+/* The next bytes are left as they are in the file: in a new one a hole, which reads as zeros. */
+cvq_status cvq_st_writer_skip(cvq_st_writer *w, uint64_t size, cvq_error *err);
 /* Fails if fewer bytes came than were announced. Frees the writer in any case; fd stays the
  * caller's. */
 cvq_status cvq_st_writer_finish(cvq_st_writer *w, cvq_error *err);
