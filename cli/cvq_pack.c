@@ -193,7 +193,7 @@ static cvq_status unpack(const arguments *args, cvq_error *err) {
         status = cvq_fail(err, CVQ_FORMAT, path, "is too short to be a packed or a .cvq file");
         goto done;
     }
-    packed = memcmp(header + 1, "CVQ", 3) != 0;
+    packed = !cvq_is_model_file(header, got);
     if (packed) status = cvq_packed_header(header, &size, promised, path, err);
     if (status != CVQ_OK) goto done;
     cvq_progress_init(&progress, &args->common);

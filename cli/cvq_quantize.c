@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli/calibration_files.h"
 #include "cli/messages.h"
 #include "cli/model_output.h"
 #include "cli/target_size.h"
@@ -11,7 +12,8 @@
 
 typedef struct arguments {
     cvq_common common;
-    const char *recipe, *imatrix, *feedback, *report;
+    const char *recipe, *report;
+    cvq_calibration_paths calibration;
     cvq_text_list types;
     cvq_target target;
     bool resume, dry_run;
@@ -41,17 +43,7 @@ static const cvq_option options[] = {
      .value = "FILE",
      .help = "for --target-size: how much each matrix matters, as cvq-sensitivity measured it; "
              "without it the mean over another model's layers is taken"},
-    {.name = "imatrix",
-     .kind = CVQ_OPTION_TEXT,
-     .offset = offsetof(arguments, imatrix),
-     .value = "FILE",
-     .help = "importance of the input channels, as cvq-calibrate writes it"},
-    {.name = "feedback",
-     .kind = CVQ_OPTION_TEXT,
-     .offset = offsetof(arguments, feedback),
-     .value = "FILE",
-     .help = "let the decoder's columns make good what others lose, by the second moments that "
-             "cvq-calibrate --second-moments wrote; takes two to three times as long"},
+    CVQ_CALIBRATION_OPTIONS(offsetof(arguments, calibration)),
     {.name = "report",
      .kind = CVQ_OPTION_TEXT,
      .offset = offsetof(arguments, report),
@@ -84,8 +76,7 @@ typedef struct work {
     const arguments *args;
     cvq_reader *in;
     cvq_recipe *recipe;
-    cvq_importance *importance;
-    cvq_second_moments_file *moments;
+    cvq_calibration_files calibration;
     cvq_output report;
     cvq_convert_result result;
 } work;
@@ -123,15 +114,19 @@ static cvq_status plan_types(const work *w, cvq_type **types, cvq_error *err) {
     return status;
 }
 
+static cvq_convert_options convert_options(const work *w) {
+    return (cvq_convert_options){
+        .report = w->args->report != NULL,
+        .quantize = {.importance = w->calibration.importance, .moments = w->calibration.moments}};
+}
+
 /* --target-size; CVQ_INVALID_ARGUMENT is wrong usage. */
 static cvq_status make_sized_recipe(work *w, cvq_error *err) {
     const arguments *args = w->args;
     uint64_t bytes;
     char size[32];
-    if (args->imatrix)
-        CVQ_TRY(cvq_importance_open(&w->importance, args->imatrix, cvq_reader_config(w->in), err));
-    CVQ_TRY(cvq_target_recipe(&w->recipe, &args->target, &args->common, w->in, w->importance,
-                              &bytes, err));
+    const cvq_convert_options o = convert_options(w);
+    CVQ_TRY(cvq_target_recipe(&w->recipe, &args->target, &args->common, w->in, &o, &bytes, err));
     cvq_say_note(&args->common, "--target-size %s: the file has %s (%llu bytes)", args->target.size,
                  cvq_human_bytes(bytes, size), (unsigned long long)bytes);
     return CVQ_OK;
@@ -145,32 +140,13 @@ static cvq_status dry_run(const work *w, cvq_error *err) {
     return status;
 }
 
-/* Says which of the decoder's matrices go without feedback. */
-static cvq_status open_moments(work *w, cvq_error *err) {
-    const cvq_model_config *config = cvq_reader_config(w->in);
-    size_t few = 0, of = 0;
-    CVQ_TRY(cvq_second_moments_file_open(&w->moments, w->args->feedback, config, err));
-    for (size_t i = 0; i < cvq_model_tensor_count(config); i++) {
-        uint64_t tokens;
-        if (!cvq_second_moments_file_has(w->moments, i, &tokens)) continue;
-        of++;
-        few += tokens < cvq_feedback_enough(config);
-    }
-    if (few > 0)
-        cvq_say_note(&w->args->common,
-                     "--feedback: %zu of %zu matrices saw fewer than %llu tokens and go without; "
-                     "calibrate with more data",
-                     few, of, (unsigned long long)cvq_feedback_enough(config));
-    return CVQ_OK;
-}
-
 static cvq_status quantize(work *w, cvq_error *err) {
     const arguments *args = w->args;
-    const char *inputs[] = {args->common.operands[0], args->imatrix, args->feedback};
+    const char *inputs[] = {args->common.operands[0], args->calibration.imatrix,
+                            args->calibration.feedback};
     const char *path = args->common.operands[1];
     cvq_model_output output = CVQ_MODEL_OUTPUT_NONE;
-    cvq_convert_options o = {.report = args->report != NULL,
-                             .quantize = {.importance = w->importance, .moments = w->moments}};
+    cvq_convert_options o = convert_options(w);
     CVQ_TRY(cvq_model_output_open(&output, &args->common, path, args->resume, inputs, 3,
                                   "quantizing", &o.quantize, err));
     const cvq_convert_target target = cvq_model_output_target(&output);
@@ -190,11 +166,9 @@ static cvq_status write_report(work *w, cvq_error *err) {
 
 static cvq_status make_file(work *w, cvq_error *err) {
     const arguments *args = w->args;
-    const char *inputs[] = {args->common.operands[0], args->imatrix, args->feedback};
+    const char *inputs[] = {args->common.operands[0], args->calibration.imatrix,
+                            args->calibration.feedback};
     const bool table_on_stdout = args->report && strcmp(args->report, "-") == 0;
-    if (args->imatrix && !w->importance)
-        CVQ_TRY(cvq_importance_open(&w->importance, args->imatrix, cvq_reader_config(w->in), err));
-    if (args->feedback) CVQ_TRY(open_moments(w, err));
     if (args->report && !table_on_stdout)
         CVQ_TRY(cvq_output_open(&w->report, args->report, args->common.force, inputs, 3, err));
     CVQ_TRY(quantize(w, err));
@@ -231,7 +205,10 @@ static int run(work *w) {
     if (!target->size && !make_recipe(w)) return CVQ_EXIT_USAGE;
     if (cvq_reader_open(&w->in, w->args->common.operands[0], &err) != CVQ_OK)
         return cvq_say_error(&command, &err);
-    cvq_status status = target->size ? make_sized_recipe(w, &err) : CVQ_OK;
+    cvq_status status = cvq_calibration_files_open(
+        &w->calibration, &w->args->calibration, cvq_reader_config(w->in), &w->args->common, &err);
+    if (status != CVQ_OK) return cvq_say_error(&command, &err);
+    if (target->size) status = make_sized_recipe(w, &err);
     if (status == CVQ_OK) status = plan_types(w, &types, &err);
     free(types);
     if (status == CVQ_INVALID_ARGUMENT)
@@ -247,8 +224,7 @@ int main(int argc, char **argv) {
     work w = {.args = &args, .report = CVQ_OUTPUT_NONE};
     exit_code = run(&w);
     cvq_output_discard(&w.report);
-    cvq_importance_free(w.importance);
-    cvq_second_moments_file_close(w.moments);
+    cvq_calibration_files_close(&w.calibration);
     cvq_buffer_free(&w.result.report);
     cvq_reader_close(w.in);
     cvq_recipe_free(w.recipe);

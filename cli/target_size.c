@@ -10,7 +10,6 @@
 #include "base/checked.h"
 #include "cli/messages.h"
 #include "cli/progress.h"
-#include "convert/convert.h"
 #include "quant/allocate.h"
 #include "quant/sensitivity.h"
 #include "quant/type_errors.h"
@@ -19,6 +18,7 @@
 
 typedef struct sizing {
     const cvq_reader *in;
+    const cvq_convert_options *options; /* of the conversion to come */
     const cvq_model_config *config;
     size_t count; /* of tensors */
     cvq_type_errors *errors;
@@ -101,7 +101,7 @@ static cvq_status make_recipe(sizing *s, cvq_recipe **recipe, uint64_t *bytes, c
     for (size_t i = 0; i < s->count; i++)
         if (s->things[i].count > 1) s->types[i] = cvq_choice_types[s->things[i].chosen];
     CVQ_TRY(cvq_recipe_of_types(recipe, RECIPE_NAME, s->config, s->types, err));
-    cvq_status status = cvq_requantized_size(s->in, *recipe, bytes, err);
+    cvq_status status = cvq_requantized_size(s->in, *recipe, s->options, bytes, err);
     if (status == CVQ_OK) return CVQ_OK;
     cvq_recipe_free(*recipe);
     *recipe = NULL;
@@ -144,9 +144,12 @@ static cvq_status fit(sizing *s, cvq_recipe **out, const char *text, uint64_t ta
 }
 
 cvq_status cvq_target_recipe(cvq_recipe **out, const cvq_target *target, const cvq_common *common,
-                             const cvq_reader *in, const cvq_importance *importance,
+                             const cvq_reader *in, const cvq_convert_options *options,
                              uint64_t *bytes, cvq_error *err) {
-    sizing s = {.in = in, .config = cvq_reader_config(in), .count = cvq_reader_tensor_count(in)};
+    sizing s = {.in = in,
+                .options = options,
+                .config = cvq_reader_config(in),
+                .count = cvq_reader_tensor_count(in)};
     uint64_t size;
     CVQ_TRY(parse_size(&s, target->size, &size, err));
     cvq_status status =
@@ -159,7 +162,7 @@ cvq_status cvq_target_recipe(cvq_recipe **out, const cvq_target *target, const c
         status = cvq_alloc((void **)&s.things, s.count, sizeof *s.things, "sizes", err);
     if (status == CVQ_OK)
         status = cvq_alloc((void **)&s.types, s.count, sizeof *s.types, "types", err);
-    if (status == CVQ_OK) status = measure(&s, target, common, importance, err);
+    if (status == CVQ_OK) status = measure(&s, target, common, options->quantize.importance, err);
     if (status == CVQ_OK) status = fit(&s, out, target->size, size, bytes, err);
     free(s.errors);
     free(s.known);

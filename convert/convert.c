@@ -155,16 +155,18 @@ static cvq_status set_recipe(cvq_metadata *m, const cvq_recipe *recipe, cvq_erro
     return copy_text(&m->recipe, cvq_recipe_name(recipe), err);
 }
 
-/* Replaces what m has; path may be NULL, then an absent card becomes "". */
-static cvq_status set_card(cvq_metadata *m, const char *path, cvq_error *err) {
-    cvq_buffer text = {0};
-    if (!path) return m->card ? CVQ_OK : copy_text(&m->card, "", err);
-    CVQ_TRY(cvq_text_read(&text, path, err));
+/* Replaces what m has; without one an absent card becomes "". */
+static cvq_status set_card(cvq_metadata *m, const char *card, cvq_error *err) {
+    if (!card && m->card) return CVQ_OK;
     free(m->card);
     m->card = NULL;
-    cvq_status status = copy_text(&m->card, (const char *)text.data, err);
-    cvq_buffer_free(&text);
-    return status;
+    return copy_text(&m->card, card ? card : "", err);
+}
+
+static void set_calibration(cvq_metadata *m, const cvq_quantize_options *o) {
+    m->importance[0] = m->second_moments[0] = '\0';
+    if (o->importance) cvq_hash_hex(cvq_importance_hash(o->importance), m->importance);
+    if (o->moments) cvq_hash_hex(cvq_second_moments_file_hash(o->moments), m->second_moments);
 }
 
 static cvq_status set_revision(cvq_metadata *m, const char *revision, cvq_error *err) {
@@ -185,13 +187,14 @@ static cvq_status import_tokenizer(cvq_buffer *table, const cvq_checkpoint *c, c
     return status;
 }
 
-/* Metadata of a fresh conversion, but for the hashes of the files that hold the weights. */
+/* Of a fresh conversion, but for the hashes of the files that hold the weights. */
 static cvq_status make_metadata(cvq_metadata *m, const cvq_checkpoint *c, const cvq_recipe *recipe,
                                 const cvq_convert_options *options, cvq_error *err) {
     m->temperature = c->generation.temperature;
     m->top_p = c->generation.top_p;
     CVQ_TRY(set_recipe(m, recipe, err));
-    CVQ_TRY(set_card(m, options->card_path, err));
+    CVQ_TRY(set_card(m, options->card, err));
+    set_calibration(m, &options->quantize);
     return cvq_provenance_read(m, c->dir, c->tensors, options->revision, err);
 }
 
@@ -254,7 +257,8 @@ static cvq_status carry_metadata(cvq_metadata *m, const cvq_reader *in, const cv
     cvq_buffer_free(&json);
     if (status == CVQ_OK) status = set_recipe(m, recipe, err);
     if (status == CVQ_OK) status = set_revision(m, options->revision, err);
-    if (status == CVQ_OK) status = set_card(m, options->card_path, err);
+    if (status == CVQ_OK) status = set_card(m, options->card, err);
+    set_calibration(m, &options->quantize);
     return status;
 }
 
@@ -294,9 +298,9 @@ done:
 
 /* ---------------------------------------------------------------- the second step's plan */
 
-cvq_status cvq_requantized_size(const cvq_reader *in, const cvq_recipe *recipe, uint64_t *bytes,
+cvq_status cvq_requantized_size(const cvq_reader *in, const cvq_recipe *recipe,
+                                const cvq_convert_options *options, uint64_t *bytes,
                                 cvq_error *err) {
-    const cvq_convert_options options = {0};
     cvq_metadata metadata = {0};
     cvq_buffer json = {0};
     cvq_type *types = NULL;
@@ -304,7 +308,7 @@ cvq_status cvq_requantized_size(const cvq_reader *in, const cvq_recipe *recipe, 
     const uint8_t *tokenizer = NULL;
     cvq_file_spec spec = {.config = cvq_reader_config(in)};
     cvq_status status = types_of(&types, in, recipe, err);
-    if (status == CVQ_OK) status = carry_metadata(&metadata, in, recipe, &options, err);
+    if (status == CVQ_OK) status = carry_metadata(&metadata, in, recipe, options, err);
     if (status == CVQ_OK) status = cvq_metadata_print(&metadata, &json, err);
     if (status != CVQ_OK) goto done;
     cvq_reader_tokenizer_bytes(in, &tokenizer, &spec.tokenizer_size);

@@ -4,24 +4,28 @@
 #define CVQ_CONVERT_CONVERT_H
 
 #include "convert/tensor_map.h"
+#include "formats/manifest.h"
 #include "quant/quantize.h"
 #include "quant/recipe.h"
 
 typedef struct cvq_convert_options {
     const char *revision;          /* of the source, or NULL */
-    const char *card_path;         /* a text file, or NULL */
+    const char *card;              /* the model card's text, or NULL */
     bool report;                   /* measure what quantization changed */
     cvq_quantize_options quantize; /* of it threads, importance and progress */
 } cvq_convert_options;
 
 /* Where the file goes. */
 typedef struct cvq_convert_target {
-    int fd; /* open for reading and writing; what is in it is written over, unless resumed */
+    /* Open for reading and writing; what is in it is written over, unless resumed. Or
+     * CVQ_WRITE_NOTHING. */
+    int fd;
     /* Open for reading and writing, or -1. It says what is complete, so that an interrupted
      * conversion can go on; the caller removes it when the file is finished. */
     int journal;
-    bool resume;       /* go on where the journal ends */
-    const char *where; /* names the output */
+    bool resume;                  /* go on where the journal ends */
+    const char *where;            /* names the output */
+    const cvq_manifest *expected; /* or NULL: what it must become, see convert/reproduce.h */
 } cvq_convert_target;
 
 /* Start with {0}. */
@@ -59,7 +63,8 @@ cvq_status cvq_requantize(const cvq_reader *in, const cvq_recipe *recipe,
                           const cvq_convert_options *options, const cvq_convert_target *target,
                           cvq_convert_result *result, cvq_error *err);
 /* The exact size of the file that it would write, and its plan as cvq_convert_dry_run prints it. */
-cvq_status cvq_requantized_size(const cvq_reader *in, const cvq_recipe *recipe, uint64_t *bytes,
+cvq_status cvq_requantized_size(const cvq_reader *in, const cvq_recipe *recipe,
+                                const cvq_convert_options *options, uint64_t *bytes,
                                 cvq_error *err);
 cvq_status cvq_requantize_dry_run(cvq_buffer *out, const cvq_reader *in, const cvq_recipe *recipe,
                                   cvq_error *err);

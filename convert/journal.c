@@ -58,8 +58,8 @@ static cvq_status refuse_other_key(const cvq_journal *j, const cvq_journal_key *
     static const char *const why[CVQ_JOURNAL_PARTS] = {
         "was begun by another version of this program",
         "was begun from another source, or from files that have changed since",
-        "was begun with another recipe, revision, card or licence",
-        "was begun with another imatrix or feedback, or with other options about a report"};
+        "was begun with another recipe, imatrix, feedback, revision, card or licence",
+        "was begun with other options about a report"};
     for (size_t i = 0; i < CVQ_JOURNAL_PARTS; i++) {
         if (memcmp(found + CVQ_HASH_BYTES * i, key->parts[i], CVQ_HASH_BYTES) == 0) continue;
         return cvq_fail(err, CVQ_MISMATCH, j->where,

@@ -11,6 +11,7 @@
 #include "base/checked.h"
 #include "base/parallel.h"
 #include "convert/journal.h"
+#include "convert/reproduce.h"
 #include "cvq.h"
 
 /* Records of the journal. */
@@ -162,8 +163,9 @@ static void begin_task(maker *m) {
 /* As soon as one sync has ended the next may begin. */
 static cvq_status tensor_written(void *context, size_t tensor, cvq_error *err) {
     maker *m = context;
-    (void)tensor;
     m->written++;
+    if (m->target->expected)
+        CVQ_TRY(cvq_expect_tensor(m->target->expected, m->writer, tensor, m->target->where, err));
     if (!m->journal) return CVQ_OK;
     while (m->parts->checkpoint && m->hashed_files < cvq_safetensors_files(m->parts->checkpoint) &&
            cvq_checkpoint_rows_hash(m->parts->checkpoint_rows, m->hashed_files))
@@ -184,36 +186,13 @@ static void note_the_rest(maker *m) {
 
 /* ---------------------------------------------------------------- the key */
 
-static cvq_status hash_options(const maker *m, uint8_t hash[CVQ_HASH_BYTES], cvq_error *err) {
-    const cvq_importance *importance = m->options->quantize.importance;
-    const uint8_t report = m->stats != NULL;
-    cvq_hasher *h = NULL;
-    CVQ_TRY(cvq_hasher_open(&h, err));
-    cvq_status status = cvq_hasher_feed(h, &report, 1, err);
-    if (status == CVQ_OK && m->options->quantize.moments) {
-        uint8_t moments[CVQ_HASH_BYTES];
-        status = cvq_second_moments_file_hash(m->options->quantize.moments, moments, err);
-        if (status == CVQ_OK) status = cvq_hasher_feed(h, moments, sizeof moments, err);
-    }
-    for (size_t i = 0; importance && status == CVQ_OK && i < cvq_writer_tensor_count(m->writer);
-         i++) {
-        const float *values = cvq_importance_of(importance, i);
-        const size_t cols = (size_t)cvq_writer_tensor(m->writer, i)->spec.cols;
-        if (values) status = cvq_hasher_feed(h, &i, sizeof i, err);
-        if (values && status == CVQ_OK)
-            status = cvq_hasher_feed(h, values, cols * sizeof *values, err);
-    }
-    if (status == CVQ_OK) status = cvq_hasher_take(h, hash, err);
-    cvq_hasher_close(h);
-    return status;
-}
-
 static cvq_status make_key(const maker *m, cvq_journal_key *key, cvq_error *err) {
     static const char program[] = "cvq " CVQ_VERSION_STRING;
     memcpy(key->parts[CVQ_JOURNAL_SOURCE], m->parts->source, CVQ_HASH_BYTES);
     CVQ_TRY(cvq_sha256(program, sizeof program, key->parts[CVQ_JOURNAL_PROGRAM], err));
     CVQ_TRY(cvq_writer_plan_hash(m->writer, key->parts[CVQ_JOURNAL_PLAN], err));
-    return hash_options(m, key->parts[CVQ_JOURNAL_OPTIONS], err);
+    const uint8_t report = m->stats != NULL;
+    return cvq_sha256(&report, 1, key->parts[CVQ_JOURNAL_OPTIONS], err);
 }
 
 /* ---------------------------------------------------------------- the file */
@@ -250,6 +229,9 @@ static cvq_status begin(maker *m, cvq_error *err) {
     }
     /* Without a tensor there is nothing to go on from: whatever the file holds is written over. */
     const bool resume = m->noted > 0;
+    if (t->expected)
+        CVQ_TRY(cvq_expect_plan(t->expected, m->writer, m->parts->metadata, t->where, err));
+    if (t->fd == CVQ_WRITE_NOTHING) return cvq_writer_begin(m->writer, t->fd, t->where, false, err);
     struct stat st;
     if (fstat(t->fd, &st) != 0) return cvq_fail_errno(err, t->where, "cannot tell its size");
     if (resume && (uint64_t)st.st_size != cvq_writer_file_size(m->writer))
@@ -300,6 +282,8 @@ cvq_status cvq_write_model(const cvq_model_parts *parts, const cvq_convert_optio
         if (status != CVQ_OK) note_the_rest(&m);
     }
     if (status == CVQ_OK) status = cvq_writer_finish(m.writer, result->id, err);
+    if (status == CVQ_OK && target->expected)
+        status = cvq_expect_id(target->expected, result->id, parts->metadata, target->where, err);
     if (status == CVQ_OK && options->report)
         status = cvq_quant_report(&result->report, m.writer, m.stats, err);
     result->noted_bytes = m.noted_bytes;

@@ -6,6 +6,8 @@
 
 #include "base/memory.h"
 
+#define FILE_STEP ((uint64_t)16 << 20)
+
 struct cvq_hasher {
     EVP_MD_CTX *context;
 };
@@ -21,13 +23,27 @@ cvq_status cvq_sha256(const void *data, size_t size, uint8_t hash[CVQ_HASH_BYTES
     return CVQ_OK;
 }
 
+cvq_status cvq_sha256_file(const cvq_file_map *file, uint8_t hash[CVQ_HASH_BYTES], cvq_error *err) {
+    cvq_hasher *h = NULL;
+    CVQ_TRY(cvq_hasher_open(&h, err));
+    cvq_status status = CVQ_OK;
+    for (uint64_t at = 0; status == CVQ_OK && at < file->size; at += FILE_STEP) {
+        const uint64_t n = file->size - at < FILE_STEP ? file->size - at : FILE_STEP;
+        status = cvq_hasher_feed(h, file->data + at, (size_t)n, err);
+        cvq_file_map_advise(file, at, n, CVQ_ADVICE_DONTNEED);
+    }
+    if (status == CVQ_OK) status = cvq_hasher_take(h, hash, err);
+    cvq_hasher_close(h);
+    return status;
+}
+
 void cvq_hash_hex(const uint8_t hash[CVQ_HASH_BYTES], char *hex) {
     static const char digits[] = "0123456789abcdef";
     for (size_t i = 0; i < CVQ_HASH_BYTES; i++) {
         hex[2 * i] = digits[hash[i] >> 4];
         hex[2 * i + 1] = digits[hash[i] & 15];
     }
-    hex[2 * CVQ_HASH_BYTES] = '\0';
+    hex[CVQ_HASH_DIGITS] = '\0';
 }
 
 cvq_status cvq_hasher_open(cvq_hasher **out, cvq_error *err) {

@@ -5,12 +5,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "base/status.h"
+#include "base/file_map.h"
 
 #define CVQ_HASH_BYTES 32
+#define CVQ_HASH_DIGITS (2 * CVQ_HASH_BYTES) /* in hexadecimal */
 
 cvq_status cvq_sha256(const void *data, size_t size, uint8_t hash[CVQ_HASH_BYTES], cvq_error *err);
-/* hex[65], lower case, NUL-terminated. */
+/* Of a whole file, however large: what was hashed does not stay resident. */
+cvq_status cvq_sha256_file(const cvq_file_map *file, uint8_t hash[CVQ_HASH_BYTES], cvq_error *err);
+/* hex[CVQ_HASH_DIGITS + 1], lower case, NUL-terminated. */
 void cvq_hash_hex(const uint8_t hash[CVQ_HASH_BYTES], char *hex);
 
 /* Hashing a stream: feed any number of pieces, then take the hash. */

@@ -12,6 +12,10 @@
 #define RESERVE_STEP 262144u
 
 static const uint8_t magic[8] = {0x89, 'C', 'V', 'Q', '\r', '\n', 0x1a, '\n'};
+
+bool cvq_is_model_file(const uint8_t *data, uint64_t size) {
+    return size >= sizeof magic && memcmp(data, magic, sizeof magic) == 0;
+}
 static const char *const section_names[CVQ_SECTIONS] = {
     "CONFIG", "INDEX", "TOKENIZER", "METADATA", "CHUNKS", "RESERVE", "DATA"};
 
@@ -81,7 +85,7 @@ cvq_status cvq_head_hash(const uint8_t *bytes, uint64_t head_size, uint8_t hash[
 
 static cvq_status check_start(const uint8_t *data, uint64_t size, const char *where,
                               cvq_error *err) {
-    if (size < sizeof magic || memcmp(data, magic, sizeof magic) != 0)
+    if (!cvq_is_model_file(data, size))
         return BAD("not a .cvq file (its first bytes are not the magic number); cvq-convert makes "
                    "one from a checkpoint");
     if (size < CVQ_HEADER_BYTES)

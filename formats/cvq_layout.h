@@ -14,6 +14,9 @@
 #define CVQ_MAX_TOKENIZER (64u << 20)
 #define CVQ_MAX_HEAD (256u << 20)
 
+/* Whether a file that begins like this means to be a .cvq file. */
+bool cvq_is_model_file(const uint8_t *data, uint64_t size);
+
 /* One tensor of a file: its spec with how and where it is stored. */
 typedef struct cvq_tensor {
     cvq_tensor_spec spec;

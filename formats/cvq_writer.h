@@ -32,7 +32,9 @@ cvq_status cvq_writer_plan_hash(const cvq_writer *w, uint8_t hash[CVQ_HASH_BYTES
 cvq_status cvq_writer_set_metadata(cvq_writer *w, const char *text, size_t size, cvq_error *err);
 
 /* fd must be open for reading and writing, and empty, or with `resume` have the planned size. Sets
- * the whole file's room aside. where names the file in errors. */
+ * the whole file's room aside. where names the file in errors. CVQ_WRITE_NOTHING as fd: the file is
+ * only hashed, to learn what it would be. */
+#define CVQ_WRITE_NOTHING (-1)
 cvq_status cvq_writer_begin(cvq_writer *w, int fd, const char *where, bool resume, cvq_error *err);
 /* Bytes of a tensor from `offset` in it, a multiple of CVQ_CHUNK_BYTES; size is one too, or reaches
  * the tensor's end. Each chunk comes once, in any order; several threads may bring different ones.

@@ -39,7 +39,7 @@ static bool add_file(cJSON *root, const cvq_reader *r) {
            add_u64(file, "format_version", CVQ_FILE_VERSION);
 }
 
-/* recipe and source as they are in the file; licences by name and hash. */
+/* recipe, source and card as they are in the file; licences by name and hash. */
 static cvq_status add_metadata(cJSON *root, const cvq_reader *r, cvq_error *err) {
     cvq_buffer text = {0};
     cJSON *metadata = NULL;
@@ -51,7 +51,7 @@ static cvq_status add_metadata(cJSON *root, const cvq_reader *r, cvq_error *err)
     if (status == CVQ_OK)
         status = cvq_json_parse(&metadata, (const char *)text.data, text.size, path, err);
     bool ok = status == CVQ_OK;
-    static const char *const kept[] = {"recipe", "source"};
+    static const char *const kept[] = {"recipe", "source", "card"};
     for (size_t i = 0; ok && i < sizeof kept / sizeof *kept; i++)
         ok = cJSON_AddItemToObject(root, kept[i],
                                    cJSON_DetachItemFromObjectCaseSensitive(metadata, kept[i]));
@@ -208,13 +208,14 @@ static cvq_status parse_file(parser *p, const cJSON *root) {
 
 static cvq_status parse_tensors(parser *p, const cJSON *tensors) {
     for (const cJSON *t = tensors->child; t; t = t->next) {
-        const char *name = NULL;
-        uint64_t offset = 0;
-        size_t number = p->m->num_tensors;
-        CVQ_TRY(cvq_json_string(t, "name", true, &name, p->where, p->err));
-        CVQ_TRY(cvq_json_u64(t, "offset", true, p->m->file_bytes, &offset, p->where, p->err));
-        p->m->names[p->m->num_tensors++] = name;
-        CVQ_TRY(parse_part(p, t, name, number, offset));
+        cvq_manifest_tensor *tensor = &p->m->tensors[p->m->num_tensors];
+        CVQ_TRY(cvq_json_string(t, "name", true, &tensor->name, p->where, p->err));
+        CVQ_TRY(cvq_json_string(t, "type", true, &tensor->type, p->where, p->err));
+        CVQ_TRY(
+            cvq_json_u64(t, "offset", true, p->m->file_bytes, &tensor->offset, p->where, p->err));
+        tensor->hashes = p->next_hash;
+        CVQ_TRY(parse_part(p, t, tensor->name, p->m->num_tensors++, tensor->offset));
+        tensor->bytes = p->m->extents.end - tensor->offset;
     }
     return CVQ_OK;
 }
@@ -249,8 +250,8 @@ static cvq_status parse_all(parser *p, const cJSON *root) {
     const size_t count = (size_t)cJSON_GetArraySize(tensors);
     if (count == 0 || count > MAX_TENSORS)
         return cvq_fail(p->err, CVQ_FORMAT, p->where, "manifest: %zu tensors", count);
-    CVQ_TRY(cvq_alloc(&memory, count, sizeof *p->m->names, "a manifest", p->err));
-    p->m->names = memory;
+    CVQ_TRY(cvq_alloc(&memory, count, sizeof *p->m->tensors, "a manifest", p->err));
+    p->m->tensors = memory;
     CVQ_TRY(cvq_alloc(&memory, count_hashes(head, tensors), CVQ_HASH_BYTES, "a manifest", p->err));
     p->m->hashes = p->next_hash = memory;
     CVQ_TRY(parse_part(p, head, "the head", CVQ_OWNER_HEAD, 0));
@@ -275,12 +276,12 @@ void cvq_manifest_free(cvq_manifest *m) {
     if (!m) return;
     cJSON_Delete(m->json);
     cvq_extents_free(&m->extents);
-    free(m->names);
+    free(m->tensors);
     free(m->hashes);
     *m = (cvq_manifest){0};
 }
 
 const char *cvq_manifest_owner(const cvq_manifest *m, size_t owner) {
     if (owner == CVQ_OWNER_HEAD) return "head";
-    return owner == CVQ_OWNER_PADDING ? "padding" : m->names[owner];
+    return owner == CVQ_OWNER_PADDING ? "padding" : m->tensors[owner].name;
 }

@@ -5,12 +5,14 @@
  *
  *   {"format": "cvq-manifest", "version": 1,
  *    "file": {"name", "bytes", "id", "format_version"},
- *    "recipe": {...}, "source": {...}, "licenses": [{"name", "sha256"}], "quality": {...},
+ *    "recipe": {...}, "source": {...}, "card": "...", "licenses": [{"name", "sha256"}],
+ *    "quality": {...},
  *    "head": {"bytes", "sha256": [...]},
  *    "tensors": [{"name", "type", "offset", "bytes", "sha256": [...]}, ...]}
  *
- * sha256 lists one hash for each 1 MiB of the part, the last for what is left. recipe and source
- * are as in the file's metadata; quality, which may be absent, is whatever the publisher measured.
+ * sha256 lists one hash for each 1 MiB of the part, the last for what is left. recipe, source and
+ * card are as in the file's metadata; quality, which may be absent, is whatever the publisher
+ * measured.
  */
 #ifndef CVQ_FORMATS_MANIFEST_H
 #define CVQ_FORMATS_MANIFEST_H
@@ -21,14 +23,21 @@
 #define CVQ_MANIFEST_VERSION 1u
 #define CVQ_MAX_MANIFEST (64u << 20) /* of JSON */
 
+/* All borrowed from the manifest. */
+typedef struct cvq_manifest_tensor {
+    const char *name, *type;
+    uint64_t offset, bytes;
+    const uint8_t *hashes; /* one for each MiB */
+} cvq_manifest_tensor;
+
 typedef struct cvq_manifest {
     cJSON *json;         /* all of it */
-    const char *file;    /* base name; borrowed from json, as are the owners' names */
+    const char *file;    /* base name; borrowed from json */
     uint64_t file_bytes; /* of the file */
     uint8_t id[CVQ_ID_BYTES];
     cvq_extents
         extents; /* the whole file; owners are CVQ_OWNER_HEAD, _PADDING or below num_tensors */
-    const char **names; /* [num_tensors] */
+    cvq_manifest_tensor *tensors; /* [num_tensors] */
     size_t num_tensors;
     uint8_t *hashes; /* what the extents point at */
 } cvq_manifest;

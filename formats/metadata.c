@@ -33,6 +33,8 @@ static bool add_recipe(cJSON *root, const cvq_metadata *m) {
             again = strcmp(m->rules[i].pattern, m->rules[j].pattern) == 0;
         if (!again) ok = add_string(types, m->rules[i].pattern, m->rules[i].type);
     }
+    if (ok && m->importance[0]) ok = add_string(recipe, "importance", m->importance);
+    if (ok && m->second_moments[0]) ok = add_string(recipe, "second_moments", m->second_moments);
     return ok;
 }
 
@@ -148,9 +150,21 @@ static cvq_status check_object(const cJSON *item, const char *what, const char *
     return cvq_fail(err, CVQ_FORMAT, where, "metadata: each of \"%s\" must be an object", what);
 }
 
+static cvq_status parse_hash(char hash[CVQ_HASH_DIGITS + 1], const cJSON *object, const char *key,
+                             bool required, const char *where, cvq_error *err) {
+    const char *text = NULL;
+    CVQ_TRY(cvq_json_string(object, key, required, &text, where, err));
+    if (!text) return CVQ_OK;
+    if (strlen(text) != CVQ_HASH_DIGITS || strspn(text, "0123456789abcdef") != CVQ_HASH_DIGITS)
+        return cvq_fail(err, CVQ_FORMAT, where,
+                        "metadata: \"%s\" must be 64 lower-case hexadecimal digits", key);
+    memcpy(hash, text, CVQ_HASH_DIGITS + 1);
+    return CVQ_OK;
+}
+
 static cvq_status parse_recipe(cvq_metadata *m, const cJSON *root, const char *where,
                                cvq_error *err) {
-    static const char *const keys[] = {"name", "types", NULL};
+    static const char *const keys[] = {"name", "types", "importance", "second_moments", NULL};
     const cJSON *recipe = NULL, *types = NULL;
     void *memory = NULL;
     CVQ_TRY(member(&recipe, root, "recipe", false, where, err));
@@ -170,29 +184,21 @@ static cvq_status parse_recipe(cvq_metadata *m, const cJSON *root, const char *w
         rule->type = strdup(item->valuestring);
         if (!rule->pattern || !rule->type) return no_memory(err);
     }
-    return CVQ_OK;
-}
-
-static bool is_hash(const char *s) {
-    return strlen(s) == 64 && strspn(s, "0123456789abcdef") == 64;
+    CVQ_TRY(parse_hash(m->importance, recipe, "importance", false, where, err));
+    return parse_hash(m->second_moments, recipe, "second_moments", false, where, err);
 }
 
 static cvq_status parse_file(cvq_source_file *f, const cJSON *item, const char *where,
                              cvq_error *err) {
     static const char *const keys[] = {"name", "size", "sha256", NULL};
-    const char *hash = NULL;
     CVQ_TRY(check_object(item, "files", where, err));
     CVQ_TRY(check_keys(item, keys, where, err));
     CVQ_TRY(copy_string(&f->name, item, "name", where, err));
     CVQ_TRY(cvq_json_u64(item, "size", true, SIZE_MOST, &f->size, where, err));
-    CVQ_TRY(cvq_json_string(item, "sha256", true, &hash, where, err));
+    CVQ_TRY(parse_hash(f->sha256, item, "sha256", true, where, err));
     if (!f->name[0] || strchr(f->name, '/'))
         return cvq_fail(err, CVQ_FORMAT, where,
                         "metadata: a source file's name must be a name without folders");
-    if (!is_hash(hash))
-        return cvq_fail(err, CVQ_FORMAT, where,
-                        "metadata: \"sha256\" must be 64 lower-case hexadecimal digits");
-    memcpy(f->sha256, hash, sizeof f->sha256);
     return CVQ_OK;
 }
 
@@ -270,6 +276,20 @@ cvq_status cvq_metadata_parse(cvq_metadata *m, const char *json, size_t size, co
     CVQ_TRY(cvq_json_parse(&root, json, size, where, err));
     const cvq_status status = parse_root(&parsed, root, where, err);
     cJSON_Delete(root);
+    if (status != CVQ_OK) {
+        cvq_metadata_free(&parsed);
+        return status;
+    }
+    *m = parsed;
+    return CVQ_OK;
+}
+
+cvq_status cvq_metadata_parse_origin(cvq_metadata *m, const cJSON *object, const char *where,
+                                     cvq_error *err) {
+    cvq_metadata parsed = {0};
+    cvq_status status = parse_recipe(&parsed, object, where, err);
+    if (status == CVQ_OK) status = parse_source(&parsed, object, where, err);
+    if (status == CVQ_OK) status = copy_string(&parsed.card, object, "card", where, err);
     if (status != CVQ_OK) {
         cvq_metadata_free(&parsed);
         return status;

@@ -1,19 +1,21 @@
 /* The metadata of a .cvq file: what is known about it that no kernel needs. Kept as canonical JSON:
  * the same content gives the same bytes, whichever command wrote it.
  *
- *   {"format": "cvq", "recipe": {"name": "q4", "types": {"<tensor kind glob>": "<type>", ...}},
+ *   {"format": "cvq", "recipe": {"name": "q4", "types": {"<tensor kind glob>": "<type>", ...},
+ *      "importance": "<SHA-256>", "second_moments": "<SHA-256>"},
  *    "source": {"revision": "<commit or empty>", "files": [{"name", "size", "sha256"}, ...]},
  *    "generation": {"temperature": 0.6, "top_p": 0.9},
  *    "licenses": [{"name", "text"}], "card": "<text>"} */
 #ifndef CVQ_FORMATS_METADATA_H
 #define CVQ_FORMATS_METADATA_H
 
+#include "formats/chunk_hash.h"
 #include "formats/json.h"
 
 typedef struct cvq_source_file {
     char *name; /* base name */
     uint64_t size;
-    char sha256[65];
+    char sha256[CVQ_HASH_DIGITS + 1];
 } cvq_source_file;
 
 typedef struct cvq_named_text {
@@ -29,6 +31,8 @@ typedef struct cvq_metadata {
     char *recipe;         /* "q4"; "custom" where --type changed it */
     cvq_type_rule *rules; /* the recipe after expansion */
     size_t num_rules;
+    /* SHA-256 of the calibration files that the values were chosen by; "" where there was none */
+    char importance[CVQ_HASH_DIGITS + 1], second_moments[CVQ_HASH_DIGITS + 1];
     char *revision;         /* "" if not given */
     cvq_source_file *files; /* of the original checkpoint, in order of name */
     size_t num_files;
@@ -43,6 +47,9 @@ cvq_status cvq_metadata_print(const cvq_metadata *m, cvq_buffer *json, cvq_error
  * cvq_metadata_free. */
 cvq_status cvq_metadata_parse(cvq_metadata *m, const char *json, size_t size, const char *where,
                               cvq_error *err);
+/* Of an object that has them, a manifest, "recipe", "source" and "card" alone. */
+cvq_status cvq_metadata_parse_origin(cvq_metadata *m, const cJSON *object, const char *where,
+                                     cvq_error *err);
 void cvq_metadata_free(cvq_metadata *m);
 
 #endif

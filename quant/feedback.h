@@ -16,16 +16,15 @@
 #define CVQ_FEEDBACK_COLS 32 /* of a block */
 
 typedef struct cvq_second_moments_file cvq_second_moments_file;
-/* Every tensor in the file must belong to the model; its values are checked when they are used. */
+/* Every tensor in the file must belong to the model; its values are checked when they are used. All
+ * of the file is read, for its hash. */
 cvq_status cvq_second_moments_file_open(cvq_second_moments_file **out, const char *path,
                                         const cvq_model_config *config, cvq_error *err);
 void cvq_second_moments_file_close(cvq_second_moments_file *f);
 /* Whether the file has moments for this tensor, and of how many tokens. */
 bool cvq_second_moments_file_has(const cvq_second_moments_file *f, size_t tensor, uint64_t *tokens);
-
-/* A hash that differs for moments of other data. */
-cvq_status cvq_second_moments_file_hash(const cvq_second_moments_file *f,
-                                        uint8_t hash[CVQ_HASH_BYTES], cvq_error *err);
+/* SHA-256 of the file. */
+const uint8_t *cvq_second_moments_file_hash(const cvq_second_moments_file *f);
 
 /* L and D of one matrix. Start with {0}. */
 typedef struct cvq_feedback {

@@ -9,10 +9,12 @@
 #include "base/memory.h"
 #include "formats/moment_layout.h"
 #include "formats/safetensors.h"
+#include "quant/calibration_hash.h"
 #include "quant/feedback_internal.h"
 
 struct cvq_second_moments_file {
     cvq_safetensors *file;
+    uint8_t hash[CVQ_HASH_BYTES];
     size_t count;
     cvq_moment_view *views; /* [count] of the model's tensors; tokens 0: none */
 };
@@ -75,6 +77,7 @@ cvq_status cvq_second_moments_file_open(cvq_second_moments_file **out, const cha
     if (status == CVQ_OK) status = cvq_alloc(&views, f->count, sizeof *f->views, path, err);
     f->views = views;
     if (status == CVQ_OK) status = read_views(f, config, err);
+    if (status == CVQ_OK) status = cvq_calibration_hash(f->file, f->hash, err);
     if (status == CVQ_OK)
         *out = f;
     else
@@ -100,18 +103,6 @@ bool cvq_second_moments_file_has(const cvq_second_moments_file *f, size_t tensor
     return view.sums != NULL;
 }
 
-cvq_status cvq_second_moments_file_hash(const cvq_second_moments_file *f,
-                                        uint8_t hash[CVQ_HASH_BYTES], cvq_error *err) {
-    cvq_hasher *h = NULL;
-    CVQ_TRY(cvq_hasher_open(&h, err));
-    cvq_status status = CVQ_OK;
-    for (size_t i = 0; status == CVQ_OK && i < cvq_safetensors_count(f->file); i++) {
-        const cvq_st_tensor *t = cvq_safetensors_at(f->file, i);
-        if (t->dtype == CVQ_ST_F16) continue; /* correlations: many, and of the same data */
-        status = cvq_hasher_feed(h, t->name, strlen(t->name) + 1, err);
-        if (status == CVQ_OK) status = cvq_hasher_feed(h, t->data, (size_t)t->size, err);
-    }
-    if (status == CVQ_OK) status = cvq_hasher_take(h, hash, err);
-    cvq_hasher_close(h);
-    return status;
+const uint8_t *cvq_second_moments_file_hash(const cvq_second_moments_file *f) {
+    return f->hash;
 }

@@ -11,10 +11,12 @@
 #include "base/half.h"
 #include "base/memory.h"
 #include "formats/safetensors.h"
+#include "quant/calibration_hash.h"
 
 struct cvq_importance {
     size_t count;
     float **mean; /* [count] of the model's tensors: [cols] each, or NULL */
+    uint8_t hash[CVQ_HASH_BYTES];
 };
 
 #define SUFFIX_MAX 8 /* ".sum_sq" with its NUL */
@@ -125,6 +127,7 @@ cvq_status cvq_importance_open(cvq_importance **out, const char *path,
     imp->count = count;
     imp->mean = means;
     status = read_all(imp, file, config, err);
+    if (status == CVQ_OK) status = cvq_calibration_hash(file, imp->hash, err);
 done:
     cvq_safetensors_close(file);
     if (status == CVQ_OK)
@@ -132,6 +135,10 @@ done:
     else
         cvq_importance_free(imp);
     return status;
+}
+
+const uint8_t *cvq_importance_hash(const cvq_importance *i) {
+    return i->hash;
 }
 
 void cvq_importance_free(cvq_importance *i) {

@@ -166,6 +166,22 @@ static cvq_status set_name(cvq_recipe *r, const char *name, cvq_error *err) {
     return CVQ_OK;
 }
 
+static cvq_status open_empty(cvq_recipe **out, const char *name, cvq_error *err) {
+    cvq_recipe *r = calloc(1, sizeof *r);
+    if (!r) return cvq_fail(err, CVQ_OUT_OF_MEMORY, "recipe", "no memory for it");
+    *out = r;
+    return set_name(r, name, err);
+}
+
+/* A recipe that was begun: complete, or none. */
+static cvq_status hand_out(cvq_recipe **out, cvq_recipe *r, cvq_status status) {
+    if (status == CVQ_OK)
+        *out = r;
+    else
+        cvq_recipe_free(r);
+    return status;
+}
+
 static cvq_status unknown_recipe(const char *name, cvq_error *err) {
     char known[128] = "";
     for (size_t i = 0; i < sizeof recipes / sizeof *recipes; i++) {
@@ -180,16 +196,11 @@ cvq_status cvq_recipe_open(cvq_recipe **out, const char *name, cvq_error *err) {
     for (size_t i = 0; i < sizeof recipes / sizeof *recipes; i++)
         if (strcmp(recipes[i].name, name) == 0) named = &recipes[i];
     if (!named) return unknown_recipe(name, err);
-    cvq_recipe *r = calloc(1, sizeof *r);
-    if (!r) return cvq_fail(err, CVQ_OUT_OF_MEMORY, "recipe", "no memory for it");
-    cvq_status status = set_name(r, name, err);
+    cvq_recipe *r = NULL;
+    cvq_status status = open_empty(&r, name, err);
     for (const named_rule *n = named->rules; status == CVQ_OK && n->pattern; n++)
         status = append_rule(r, n->pattern, strlen(n->pattern), n->type, false, err);
-    if (status == CVQ_OK)
-        *out = r;
-    else
-        cvq_recipe_free(r);
-    return status;
+    return hand_out(out, r, status);
 }
 
 void cvq_recipe_free(cvq_recipe *r) {
@@ -258,15 +269,27 @@ static cvq_status add_types(cvq_recipe *r, const cvq_model_config *config, const
 
 cvq_status cvq_recipe_of_types(cvq_recipe **out, const char *name, const cvq_model_config *config,
                                const cvq_type *types, cvq_error *err) {
-    cvq_recipe *r = calloc(1, sizeof *r);
-    if (!r) return cvq_fail(err, CVQ_OUT_OF_MEMORY, "recipe", "no memory for it");
-    cvq_status status = set_name(r, name, err);
+    cvq_recipe *r = NULL;
+    cvq_status status = open_empty(&r, name, err);
     if (status == CVQ_OK) status = add_types(r, config, types, err);
-    if (status == CVQ_OK)
-        *out = r;
-    else
-        cvq_recipe_free(r);
-    return status;
+    return hand_out(out, r, status);
+}
+
+cvq_status cvq_recipe_of_rules(cvq_recipe **out, const char *name, const cvq_type_rule *rules,
+                               size_t count, cvq_error *err) {
+    cvq_recipe *r = NULL;
+    cvq_status status = open_empty(&r, name, err);
+    for (size_t i = 0; status == CVQ_OK && i < count; i++) {
+        cvq_type type;
+        if (cvq_type_find(&type, rules[i].type))
+            status = append_rule(r, rules[i].pattern, strlen(rules[i].pattern), type, false, err);
+        else
+            status = cvq_fail(err, CVQ_UNSUPPORTED, name,
+                              "the recipe has a type \"%.32s\", which this program does not know: "
+                              "get a newer cvq",
+                              rules[i].type);
+    }
+    return hand_out(out, r, status);
 }
 
 cvq_status cvq_recipe_add_rule(cvq_recipe *r, const char *rule, cvq_error *err) {

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shlex
 import shutil
 import struct
@@ -259,6 +260,79 @@ def updates():
     check('update: nothing is new in the same file', r.code == 0 and len(r.out.splitlines()) == 1, r)
 
 
+# ---------------------------------------------------------------- what a file claims, checked
+
+def reproducing():
+    """cvq-convert --check: the bytes that checkpoint and recipe give, and everything that can differ."""
+    data = os.path.abspath('tests/data/calibration.jsonl')
+    run('cvq-calibrate', '-q', '-o', 'imatrix', '--second-moments', 'moments', 'bf16.cvq', data)
+    write('card.md', '# A card\n')
+    run('cvq-convert', '-q', '--recipe', 'q4', '--source-revision', 'abc', '--card', 'card.md', CHECKPOINT, 'told.cvq')
+    run('cvq-quantize', '-q', '--recipe', 'q4', '--type', 'lm_head.*=q4', '--imatrix', 'imatrix', '--feedback', 'moments', 'bf16.cvq',
+        'calibrated.cvq')
+    write('told.manifest', run('cvq-info', '--manifest', 'told.cvq').out)
+    write('calibrated.manifest', run('cvq-info', '--manifest', 'calibrated.cvq').out)
+    calibration = ('--imatrix', 'imatrix', '--feedback', 'moments')
+
+    def check_by(name, *args, checkpoint=CHECKPOINT):
+        return run('cvq-convert', '--check', name, *args, checkpoint)
+    before = sorted(os.listdir(work))
+    for name, args, of in (('bf16.cvq', (), 'bf16'), ('q4-small.cvq', (), 'q4-small'), ('told.cvq', (), 'told'), ('told.manifest', (), 'told'),
+                           ('calibrated.cvq', calibration, 'calibrated'), ('calibrated.manifest', calibration, 'calibrated')):
+        r = check_by(name, *args)
+        check(f'check: {name} is what the checkpoint gives', r.code == 0 and identity(of + '.cvq') in r.out, r)
+    check('check: nothing was written', sorted(os.listdir(work)) == before, os.listdir(work))
+    sha256 = hashlib.sha256(read('imatrix')).hexdigest()
+    for name, args, says in (('calibrated.manifest', calibration[2:], sha256), ('calibrated.manifest', calibration[:2], '--feedback'),
+                             ('calibrated.manifest', ('--imatrix', 'moments', '--feedback', 'moments'), ''),
+                             ('told.manifest', calibration[:2], 'leave --imatrix out')):
+        r = check_by(name, *args)
+        check(f'check: {name} with {args}', r.code == 1 and says in r.err and not r.out, r)
+
+    # The very last MiB of a tensor, by a file whose hashes all fit.
+    tensors = json.loads(run('cvq-info', '--json', '--tensors', 'told.cvq').out)['tensors']
+    number = max(range(len(tensors)), key=lambda i: tensors[i]['bytes'])
+    t = tensors[number]
+    write('forged.cvq', mended(flip(read('told.cvq'), t['offset'] + t['bytes'] - 1, 0), number))
+    check('check: a forged file verifies', run('cvq-info', '--verify', 'forged.cvq').code == 0)
+    r = check_by('forged.cvq')
+    last = (t['bytes'] - 1) // 2**20 * 2**20
+    check('check: a forged file is not what the checkpoint gives', r.code == 1 and
+          f"tensor {t['name']}: bytes {last} to {t['bytes'] - 1} of it" in r.err, r)
+    write('damaged.cvq', flip(read('told.cvq'), t['offset'], 0))
+    r = check_by('damaged.cvq')
+    check('check: a damaged file is not even compared', r.code == 1 and t['name'] in r.err and 'damaged' in r.err, r)
+    m = json.loads(read('told.manifest'))
+    for name, change, says in (
+            ('another card', lambda x: x.__setitem__('card', '# A cart\n'), 'every weight'),
+            ('another type', lambda x: x['recipe']['types'].__setitem__('*', 'q6'), 'its recipe gives'),
+            ('an unknown type', lambda x: x['recipe']['types'].__setitem__('*', 'q3'), 'does not know'),
+            ('a source file more', lambda x: x['source']['files'].append({'name': 'x', 'size': 1, 'sha256': '0' * 64}), 'with a x, which'),
+            ('a source file less', lambda x: x['source']['files'].pop(0), 'without a LICENSE'),
+            ('no source', lambda x: x.pop('source'), '"source" must be'),
+            ('another hash of a shard', lambda x: [f.__setitem__('sha256', '1' * 64) for f in x['source']['files']
+                                                  if f['name'].endswith('.safetensors')], 'was made from another model'),
+            ('another tensor', lambda x: x['tensors'][0].__setitem__('name', 'x'), 'has the tensor x where'),
+            ('another id', lambda x: x['file'].__setitem__('id', '0' * 64), 'every weight')):
+        r = check_by(write('changed.manifest', cut(m, change)))
+        check(f'check: a manifest with {name}', r.code == 1 and says in r.err and not r.out, r)
+
+    # Another checkpoint: of the same sizes, its files' times do not matter.
+    shutil.copytree(CHECKPOINT, path('other'))
+    shard = next(n for n in sorted(os.listdir(path('other'))) if n.endswith('.safetensors'))
+    write('other/' + shard, flip(read('other/' + shard), -1, 0))
+    r = check_by('told.manifest', checkpoint='other')
+    check('check: a weight that was changed is named', r.code == 1 and re.search(r'told.manifest: tensor \S+: bytes', r.err), r)
+    write('other/config.json', read('other/config.json') + b'\n')
+    r = check_by('told.manifest', checkpoint='other')
+    check('check: another source file is named', r.code == 1 and 'another config.json' in r.err, r)
+    for args in (('--recipe', 'q4'), ('--card', 'card.md'), ('--source-revision', 'a'), ('--resume',), ('--dry-run',)):
+        r = check_by('told.cvq', *args)
+        check(f'check: wrong usage: {args}', r.code == 2, r)
+    r = run('cvq-convert', '--check', 'told.cvq', CHECKPOINT, 'out.cvq')
+    check('check: takes no output', r.code == 2, r)
+
+
 # ---------------------------------------------------------------- trust on use
 
 def mended(data, tensor):
@@ -396,6 +470,7 @@ def main():
             flips(kind)
         repairs()
         updates()
+        reproducing()
         using()
         packing()
     print(f'{passed} passed, {failed} failed, {skipped} skipped')

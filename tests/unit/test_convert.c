@@ -198,13 +198,11 @@ static void one_step_is_two_steps(void) {
         size_t count = dtypes[i] == CVQ_ST_BF16 ? COUNT(recipes) : 2;
         cvq_convert_options o = {.revision = "v1", .quantize = {.threads = 3}};
         make_checkpoint(dtypes[i]);
-        temp_write_text("card.md", "# A card\n");
-        o.card_path = temp_path("card.md");
+        o.card = "# A card\n";
         CHECK(convert("bf16", &o, "bf16.cvq", NULL, NULL) == CVQ_OK);
         for (size_t r = 0; r < count; r++) {
             cvq_convert_options second = {.quantize = {.threads = 1}};
             cvq_error err = {0};
-            o.card_path = temp_path("card.md");
             CHECK_SAY(convert(recipes[r], &o, "one.cvq", NULL, &err) == CVQ_OK, "%s", err.message);
             CHECK_SAY(requantize("bf16.cvq", recipes[r], &second, "two.cvq", &err) == CVQ_OK, "%s",
                       err.message);
@@ -217,11 +215,10 @@ static void one_step_is_two_steps(void) {
 /* A revision and a card given only with the second step end in the same file, too. */
 static void metadata_given_late(void) {
     make_checkpoint(CVQ_ST_BF16);
-    temp_write_text("card.md", "late");
     cvq_convert_options none = plain_options(), both = plain_options();
     CHECK(convert("bf16", &none, "bf16.cvq", NULL, NULL) == CVQ_OK);
     both.revision = "0123456789abcdef0123456789abcdef01234567";
-    both.card_path = temp_path("card.md");
+    both.card = "late";
     CHECK(convert("q8", &both, "one.cvq", NULL, NULL) == CVQ_OK);
     CHECK(requantize("bf16.cvq", "q8", &both, "two.cvq", NULL) == CVQ_OK);
     CHECK(same_files("one.cvq", "two.cvq"));
@@ -300,8 +297,7 @@ static void provenance(void) {
     temp_write_text("tokenizer_config.json", "{}");
     temp_write_text("generation_config.json", "{\"temperature\":0.6,\"top_p\":0.9}");
     CHECK(mkdir(temp_path("LICENSES"), 0700) == 0);
-    temp_write_text("card.md", "# Card\n");
-    o.card_path = temp_path("card.md");
+    o.card = "# Card\n";
     CHECK_SAY(convert("bf16", &o, "a.cvq", &licenses, &err) == CVQ_OK, "%s: %s", err.where,
               err.message);
     CHECK(licenses == 4);
@@ -379,12 +375,9 @@ static void bad_texts_are_refused(void) {
     temp_write_text("LICENSE", large);
     check_convert_fails(&o, CVQ_FORMAT, "LICENSE", "larger than");
     temp_write_text("LICENSE", "fine");
-    temp_write_text("card.md", "\xc3");
-    o.card_path = temp_path("card.md");
-    check_convert_fails(&o, CVQ_FORMAT, "card.md", "not UTF-8");
-    o.card_path = temp_path("none.md");
-    check_convert_fails(&o, CVQ_NOT_FOUND, "none.md", "no such file");
-    o.card_path = NULL;
+    o.card = "\xc3";
+    check_convert_fails(&o, CVQ_FORMAT, "metadata", "UTF-8");
+    o.card = NULL;
     o.revision = "two words";
     check_convert_fails(&o, CVQ_INVALID_ARGUMENT, "revision", "without spaces");
     o.revision = "a\n";

@@ -10,7 +10,9 @@ static const char hash[] = "00112233445566778899aabbccddeeff00112233445566778899
 
 static const char canonical[] =
     "{\"format\":\"cvq\",\"recipe\":{\"name\":\"custom\",\"types\":{\"*\":\"q8\",\"lm_head.*\":"
-    "\"q6\"}},\"source\":{\"revision\":\"c0ffee\",\"files\":[{\"name\":\"config.json\",\"size\":"
+    "\"q6\"},\"importance\":"
+    "\"ffeeddccbbaa99887766554433221100ffeeddccbbaa99887766554433221100\"},\"source\":{"
+    "\"revision\":\"c0ffee\",\"files\":[{\"name\":\"config.json\",\"size\":"
     "1406,\"sha256\":"
     "\"00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff\"}]},\"generation\":"
     "{\"temperature\":0.6,\"top_p\":0.9},\"licenses\":[{\"name\":\"LICENSE\",\"text\":\"a\\n"
@@ -23,18 +25,20 @@ static void text_is_canonical(void) {
         {(char *)(uintptr_t) "lm_head.*", (char *)(uintptr_t) "q6"}};
     cvq_source_file file = {.name = (char *)(uintptr_t) "config.json", .size = 1406};
     memcpy(file.sha256, hash, sizeof hash);
+    const char importance[] = "ffeeddccbbaa99887766554433221100ffeeddccbbaa99887766554433221100";
     cvq_named_text license = {(char *)(uintptr_t) "LICENSE", (char *)(uintptr_t) "a\n\xc3\xa4"};
-    const cvq_metadata m = {.recipe = (char *)(uintptr_t) "custom",
-                            .rules = rules,
-                            .num_rules = 3,
-                            .revision = (char *)(uintptr_t) "c0ffee",
-                            .files = &file,
-                            .num_files = 1,
-                            .temperature = 0.6,
-                            .top_p = 0.9,
-                            .licenses = &license,
-                            .num_licenses = 1,
-                            .card = (char *)(uintptr_t) "# Card"};
+    cvq_metadata m = {.recipe = (char *)(uintptr_t) "custom",
+                      .rules = rules,
+                      .num_rules = 3,
+                      .revision = (char *)(uintptr_t) "c0ffee",
+                      .files = &file,
+                      .num_files = 1,
+                      .temperature = 0.6,
+                      .top_p = 0.9,
+                      .licenses = &license,
+                      .num_licenses = 1,
+                      .card = (char *)(uintptr_t) "# Card"};
+    memcpy(m.importance, importance, sizeof importance);
     cvq_buffer json = {0};
     cvq_error err = {0};
     CHECK_SAY(cvq_metadata_print(&m, &json, &err) == CVQ_OK, "%s", err.message);
@@ -60,7 +64,8 @@ static void empty_metadata_prints(void) {
     CHECK(cvq_metadata_print(&m, &json, NULL) == CVQ_OK);
     CHECK(cvq_metadata_parse(&back, (char *)json.data, json.size, "x", NULL) == CVQ_OK);
     CHECK(back.num_rules == 0 && back.num_files == 0 && back.num_licenses == 0);
-    CHECK(!*back.recipe && !*back.revision && !*back.card);
+    CHECK(!*back.importance && !*back.second_moments && !*back.recipe && !*back.revision &&
+          !*back.card);
     CHECK(back.temperature < 0 && back.top_p < 0);
     cvq_metadata_free(&back);
     cvq_buffer_free(&json);
@@ -107,6 +112,9 @@ static const change changes[] = {
     {"\"name\":\"custom\",", "", CVQ_FORMAT, "name"},
     {"\"name\":\"custom\"", "\"name\":\"custom\",\"x\":1", CVQ_UNSUPPORTED, "\"x\""},
     {"\"types\":{\"*\":\"q8\",\"lm_head.*\":\"q6\"}", "\"types\":[]", CVQ_FORMAT, "\"types\""},
+    {"\"importance\":\"ff", "\"importance\":\"f", CVQ_FORMAT, "\"importance\" must be 64"},
+    {"\"importance\"", "\"second_moments\":7,\"importance\"", CVQ_FORMAT, "second_moments"},
+    {"\"importance\"", "\"calibration\"", CVQ_UNSUPPORTED, "calibration"},
     {"\"q8\"", "8", CVQ_FORMAT, "the type of \"*\""},
     {"\"files\":[", "\"files\":[7,", CVQ_FORMAT, "files"},
     {"\"size\":1406", "\"size\":-1", CVQ_FORMAT, "size"},
