@@ -58,6 +58,7 @@ look_test() {
     has g++ || need g++ "g++ (the public header is tried as C++)"
     has clang-format || need clang-format "clang-format"
     has minisign || need minisign "minisign"
+    has curl || need curl "curl"
 }
 look_package() {
     look_build
