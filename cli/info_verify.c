@@ -101,18 +101,35 @@ static cvq_status check_against_manifest(const info_file *f, const info_damage *
     return CVQ_OK;
 }
 
-/* Right by their hashes, but nothing to compute with: a tensor with a scale or value that is
+/* Right by their hashes, but nothing to compute with: tensors with a scale or value that is
  * infinite or not a number. */
-static cvq_status check_finite(const cvq_reader *r, cvq_error *err) {
-    for (size_t i = 0; i < cvq_reader_tensor_count(r); i++) {
-        const cvq_tensor *t = cvq_reader_tensor(r, i);
-        if (!cvq_tensor_finite(t, cvq_reader_data(r, i), 0, t->size))
-            return cvq_fail(err, CVQ_FORMAT, cvq_reader_path(r),
-                            "tensor %s: a scale or value is infinite or not a number; whoever "
-                            "made this file has to make it again",
-                            t->spec.name);
-    }
-    return CVQ_OK;
+typedef struct soundness {
+    const cvq_reader *reader;
+    atomic_size_t unsound; /* the first such tensor, or SIZE_MAX */
+} soundness;
+
+static void look(void *context, const cvq_extent *x) {
+    soundness *s = context;
+    if (x->owner >= cvq_reader_tensor_count(s->reader)) return; /* the head, or padding */
+    const cvq_tensor *t = cvq_reader_tensor(s->reader, x->owner);
+    if (cvq_tensor_finite(t, cvq_reader_data(s->reader, x->owner), x->offset - t->offset, x->size))
+        return;
+    size_t first = s->unsound;
+    while (x->owner < first && !atomic_compare_exchange_weak(&s->unsound, &first, x->owner)) {}
+}
+
+static cvq_status check_soundness(const soundness *s, cvq_error *err) {
+    if (s->unsound == SIZE_MAX) return CVQ_OK;
+    return cvq_fail(err, CVQ_FORMAT, cvq_reader_path(s->reader),
+                    "tensor %s: a scale or value is infinite or not a number; whoever made this "
+                    "file has to make it again",
+                    cvq_reader_tensor(s->reader, s->unsound)->spec.name);
+}
+
+/* Whether the extents are those of the file's own tensors, too. */
+static bool is_described(const info_file *f) {
+    return f->reader && (!f->has_manifest ||
+                         memcmp(cvq_reader_id(f->reader), f->manifest.id, CVQ_ID_BYTES) == 0);
 }
 
 cvq_status info_verify(const info_arguments *args, const info_file *f, info_damage *out,
@@ -121,14 +138,18 @@ cvq_status info_verify(const info_arguments *args, const info_file *f, info_dama
     void *good = NULL;
     cvq_progress progress;
     collector c = {f, out, false};
+    soundness sound = {.reader = f->reader, .unsound = SIZE_MAX};
+    const cvq_extents_watch watch = {.progress = cvq_progress_bytes,
+                                     .progress_context = &progress,
+                                     .look = is_described(f) ? look : NULL,
+                                     .look_context = &sound};
     cvq_status status = f->has_manifest ? CVQ_OK : cvq_reader_extents(f->reader, &own, err);
     const cvq_extents *e = f->has_manifest ? &f->manifest.extents : &own;
     if (status == CVQ_OK) status = cvq_alloc(&good, e->count, sizeof(bool), "verifying", err);
     if (status != CVQ_OK) goto done;
     cvq_progress_init(&progress, &args->common);
     cvq_progress_begin(&progress, "verifying", "bytes");
-    status = cvq_extents_check(e, file_map(f), args->common.threads, good, cvq_progress_bytes,
-                               &progress, f->path, err);
+    status = cvq_extents_check(e, file_map(f), args->common.threads, good, &watch, f->path, err);
     cvq_progress_erase();
     if (status != CVQ_OK) goto done;
     cvq_say_more(&args->common, "every hash computed in %.2f s with %d threads",
@@ -138,7 +159,7 @@ cvq_status info_verify(const info_arguments *args, const info_file *f, info_dama
         status = cvq_fail(err, CVQ_OUT_OF_MEMORY, f->path, "too many damaged ranges");
     else if (f->has_manifest)
         status = check_against_manifest(f, out, err);
-    if (status == CVQ_OK && out->count == 0) status = check_finite(f->reader, err);
+    if (status == CVQ_OK && out->count == 0) status = check_soundness(&sound, err);
     out->known = status == CVQ_OK;
 done:
     free(good);

@@ -234,21 +234,28 @@ void cvq_panel_encode_bf16(uint32_t panel_rows, const float *rows, size_t ld, si
     }
 }
 
-/* Whether none of n little-endian values of `bytes` bytes has all bits of `exponent` set. */
-static bool values_finite(const uint8_t *p, size_t n, unsigned bytes, uint32_t exponent) {
-    bool finite = true;
+/* Whether none of n 16-bit values has all bits of `exponent` set; written so that compilers make
+ * vectors of it. */
+static bool halves_finite(const uint8_t *p, size_t n, unsigned exponent) {
+    unsigned found = 0;
     for (size_t i = 0; i < n; i++) {
-        uint32_t v = (uint32_t)cvq_load_le(p + i * bytes, bytes);
-        finite &= (v & exponent) != exponent;
+        const unsigned v = p[2 * i] | (unsigned)p[2 * i + 1] << 8;
+        found |= (v & exponent) == exponent;
     }
-    return finite;
+    return !found;
+}
+
+static bool floats_finite(const uint8_t *p, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        if ((cvq_load_le(p + 4 * i, 4) & 0x7f800000u) == 0x7f800000u) return false;
+    return true;
 }
 
 bool cvq_panel_finite(cvq_type type, uint32_t panel_rows, const uint8_t *panel, size_t cols) {
     const cvq_type_info *t = &types[type];
     const size_t size = cvq_panel_bytes(t, panel_rows, cols);
-    if (type == CVQ_TYPE_F32) return values_finite(panel, size / 4, 4, 0x7f800000u);
-    if (type == CVQ_TYPE_BF16) return values_finite(panel, size / 2, 2, 0x7f80u);
+    if (type == CVQ_TYPE_F32) return floats_finite(panel, size / 4);
+    if (type == CVQ_TYPE_BF16) return halves_finite(panel, size / 2, 0x7f80u);
     if (t->head_bytes) { /* bytes are always finite */
         float row_scales[CVQ_PANEL_ROWS];
         bool finite = true;
@@ -259,7 +266,7 @@ bool cvq_panel_finite(cvq_type type, uint32_t panel_rows, const uint8_t *panel, 
     }
     const size_t stride = (size_t)t->row_bytes * panel_rows;
     for (size_t at = 0; at < size; at += stride) {
-        if (!values_finite(panel + at, 2 * (size_t)panel_rows, 2, 0x7c00u)) return false;
+        if (!halves_finite(panel + at, 2 * (size_t)panel_rows, 0x7c00u)) return false;
     }
     return true;
 }

@@ -201,10 +201,11 @@ cvq_status cvq_reader_verify(const cvq_reader *r, int threads, cvq_damage_fn dam
     cvq_extents e = {0};
     void *good = NULL;
     verify_state v = {.damage = damage, .context = context};
+    const cvq_extents_watch watch = {.progress = progress, .progress_context = context};
     cvq_status status = cvq_reader_extents(r, &e, err);
     if (status == CVQ_OK) status = cvq_alloc(&good, e.count, sizeof(bool), "verifying", err);
     if (status == CVQ_OK)
-        status = cvq_extents_check(&e, &r->map, threads, good, progress, context, r->path, err);
+        status = cvq_extents_check(&e, &r->map, threads, good, &watch, r->path, err);
     if (status == CVQ_OK)
         status = verify_result(r, &v, cvq_extents_damage(&e, good, note_damage, &v), err);
     free(good);

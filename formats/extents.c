@@ -63,6 +63,7 @@ typedef struct check_job {
     const cvq_extent *extents;
     const cvq_file_map *file;
     bool *good;
+    const cvq_extents_watch *watch;
     atomic_bool failed;
 } check_job;
 
@@ -74,21 +75,26 @@ static void check_unit(void *context, size_t index, int thread) {
     if (!cvq_range_within(x->offset, x->size, job->file->size)) return;
     if (cvq_extent_match(x, job->file->data + x->offset, &job->good[index], NULL) != CVQ_OK)
         job->failed = true;
+    if (job->good[index] && job->watch->look) job->watch->look(job->watch->look_context, x);
 }
 
 cvq_status cvq_extents_check(const cvq_extents *e, const cvq_file_map *file, int threads,
-                             bool *good, cvq_extents_progress_fn progress, void *context,
-                             const char *where, cvq_error *err) {
+                             bool *good, const cvq_extents_watch *watch, const char *where,
+                             cvq_error *err) {
     for (size_t first = 0; first < e->count; first += BATCH) {
         size_t n = e->count - first < BATCH ? e->count - first : BATCH;
-        check_job job = {.extents = e->items + first, .file = file, .good = good + first};
+        check_job job = {
+            .extents = e->items + first, .file = file, .good = good + first, .watch = watch};
         const cvq_extent *last = &job.extents[n - 1];
         uint64_t end = last->offset + last->size;
         cvq_file_map_advise(file, end, (uint64_t)BATCH * CVQ_CHUNK_BYTES, CVQ_ADVICE_WILLNEED);
         cvq_parallel_for(threads, n, check_unit, &job);
+        cvq_file_map_advise(file, job.extents[0].offset, end - job.extents[0].offset,
+                            CVQ_ADVICE_DONTNEED);
         if (job.failed)
             return cvq_fail(err, CVQ_INTERNAL, where, "libcrypto refused to hash; try again");
-        if (progress && progress(context, end - e->start, e->end - e->start) != 0)
+        if (watch->progress &&
+            watch->progress(watch->progress_context, end - e->start, e->end - e->start) != 0)
             return cvq_fail(err, CVQ_CANCELLED, where, "verifying was stopped");
     }
     return CVQ_OK;

@@ -38,11 +38,21 @@ cvq_status cvq_extent_match(const cvq_extent *extent, const uint8_t *data, bool 
 
 /* Bytes done of the total; nonzero stops with CVQ_CANCELLED. Called from the caller's thread. */
 typedef int (*cvq_extents_progress_fn)(void *context, uint64_t done, uint64_t total);
+/* For a closer look at an extent whose bytes match, while they are in the processor's cache; from
+ * several threads. */
+typedef void (*cvq_extents_look_fn)(void *context, const cvq_extent *extent);
+/* Who is told on the way; each function may be NULL. */
+typedef struct cvq_extents_watch {
+    cvq_extents_progress_fn progress;
+    void *progress_context;
+    cvq_extents_look_fn look;
+    void *look_context;
+} cvq_extents_watch;
 /* good[count] says of each extent whether the file's bytes match; one that reaches past the file's
- * end does not. `where` names the file. */
+ * end does not. What was read does not stay resident. `where` names the file. */
 cvq_status cvq_extents_check(const cvq_extents *e, const cvq_file_map *file, int threads,
-                             bool *good, cvq_extents_progress_fn progress, void *context,
-                             const char *where, cvq_error *err);
+                             bool *good, const cvq_extents_watch *watch, const char *where,
+                             cvq_error *err);
 
 /* A run of extents of one owner, side by side, that do not match. */
 typedef void (*cvq_damage_fn)(void *context, size_t owner, uint64_t offset, uint64_t size);
