@@ -54,6 +54,7 @@ kernel_flags = $(FLAGS_$(lastword $(subst _, ,$(basename $(notdir $(1))))))
 # What some files need beside that: stb in imageio/ alone,
 # and tests need no speed (gcc 12 for ARM breaks down over one of them at -O3).
 file_flags = $(if $(filter runtime/kernels/% bench/peaks%,$(1)),$(call kernel_flags,$(1))) \
+  $(if $(filter quant/%_avx2.c,$(1)),-mavx2) \
   $(if $(filter imageio/% tests/%,$(1)),$(STB_CFLAGS)) \
   $(if $(filter tests/%,$(1)),-O1)
 

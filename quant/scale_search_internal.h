@@ -1,5 +1,5 @@
-/* What the searches for evenly spaced codes and for q4t's table share: a block made ready for
- * searching, and f16 scales in the block's own units. */
+/* What the searches for evenly spaced codes and for tables share: a block made ready for searching,
+ * f16 scales in the block's own units, and the loops over its weights. */
 #ifndef CVQ_QUANT_SCALE_SEARCH_INTERNAL_H
 #define CVQ_QUANT_SCALE_SEARCH_INTERNAL_H
 
@@ -33,19 +33,88 @@ static inline float cvq_search_join(const float lane[CVQ_SEARCH_LANES]) {
     return ((lane[0] + lane[4]) + (lane[2] + lane[6])) +
            ((lane[1] + lane[5]) + (lane[3] + lane[7]));
 }
+static inline float cvq_search_magnitude(float v) {
+    return cvq_bits_f32(cvq_f32_bits(v) & 0x7fffffffu);
+}
 static inline float cvq_search_scale(const cvq_search *s, uint16_t f16) {
     return cvq_f16_to_f32(f16) * s->to_unit; /* exact: see cvq_search_block */
 }
 
-/* False if the block is to be stored as zeros. */
-bool cvq_search_prepare(cvq_search *s, uint32_t n, const float *x, const float *importance);
+/* The nearest f16 that is finite. */
+static inline uint16_t cvq_search_finite_f16(float d) {
+    uint16_t h = cvq_f32_to_f16(d);
+    return (h & 0x7fffu) > 0x7bffu ? (uint16_t)((h & 0x8000u) | 0x7bffu) : h;
+}
+
+/* A codebook as the loops want it. */
+typedef struct cvq_search_midpoints {
+    /* A weight at t = 2 (x / d + zero - o), cut to 0 .. 255 and down to an integer, belongs to the
+     * first entry whose midpoint with the next is above it. Twice a midpoint is an integer, so
+     * comparing integers loses nothing. Less 128: signed bytes compare in one instruction. The
+     * last is not used. */
+    int8_t below[16];
+    uint8_t entry[16];
+} cvq_search_midpoints;
+
+/* How scales and codes are read. */
+typedef struct cvq_code_values {
+    cvq_type type;
+    int count; /* of codes */
+    const cvq_codebook *codebook;
+    const uint8_t *table; /* q4t's and q4s's, or NULL: code c stands for c */
+    float row_scale;
+} cvq_code_values;
+
+/* A scale and a shift of the table on trial, and what comes of them for the values q = entry +
+ * shift nearest to x / d: sum w x q and sum w q^2. The scale that suits those best is wxq / wqq. */
+typedef struct cvq_search_trial {
+    float d, shift;
+    float wxq, wqq;
+} cvq_search_trial;
+
+/* Where the time goes: the loops over the weights of a block. Every set gives the same bits. */
+typedef struct cvq_search_loops {
+    /* False if the block is to be stored as zeros. */
+    bool (*prepare)(cvq_search *s, uint32_t n, const float *x, const float *importance);
+    /* Tables, blocks of 32: fills wxq and wqq of each trial; d is not 0. Many at once, since one
+     * alone is a long chain of operations that wait for each other. */
+    void (*try_table)(const cvq_search *s, const cvq_search_midpoints *t, cvq_search_trial *trials,
+                      size_t count);
+    /* Evenly spaced codes -zero .. zero - 1: nearest codes for d, the scale that suits them best,
+     * rounded to f16, and the error of that; kept in best if it is less. */
+    void (*try_even)(const cvq_search *s, float zero, float d, cvq_choice *best);
+    /* The nearest codes for a scale as it will be stored; returns sum w (x - value)^2. */
+    double (*assign)(const cvq_search *s, const cvq_code_values *v, uint16_t scale, uint8_t *codes);
+} cvq_search_loops;
+
+extern const cvq_search_loops cvq_search_loops_plain;
+#if defined(__x86_64__)
+extern const cvq_search_loops cvq_search_loops_avx2;
+#endif
+/* The fastest that this machine can run. */
+const cvq_search_loops *cvq_search_loops_best(void);
+
+/* t = x / d + zero as a code: of evenly spaced ones, or of a table. */
+static inline int cvq_code_at(const uint8_t *table, int count, float t) {
+    if (table) {
+        int c = 0;
+        for (int j = 0; j + 1 < count; j++) c += t >= 0.5f * (float)(table[j] + table[j + 1]);
+        return c;
+    }
+    t += 0.5f;
+    t = t > 0.0f ? t : 0.0f;
+    return (int)(t < (float)(count - 1) ? t : (float)(count - 1));
+}
 
 /* q4t and q4s, blocks of 32 (table_search.c). The codebook must be valid. q4s: row_scale in real
  * units, not 0. */
-cvq_choice cvq_search_table(const cvq_codebook *codebook, const cvq_search *s);
-cvq_choice cvq_search_levels(const cvq_codebook *codebook, float row_scale, const cvq_search *s);
+cvq_choice cvq_search_table(const cvq_search_loops *loops, const cvq_codebook *codebook,
+                            const cvq_search *s);
+cvq_choice cvq_search_levels(const cvq_search_loops *loops, const cvq_codebook *codebook,
+                             float row_scale, const cvq_search *s);
 /* The scale (in the block's units, of either sign) that the best codes with any scale would have,
  * with q4s's offsets; 0 if that is no better than zeros. */
-float cvq_search_free_scale(const cvq_codebook *codebook, const cvq_search *s);
+float cvq_search_free_scale(const cvq_search_loops *loops, const cvq_codebook *codebook,
+                            const cvq_search *s);
 
 #endif

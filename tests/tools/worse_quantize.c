@@ -4,19 +4,23 @@
 #include "quant/scale_search_internal.h"
 
 /* These stand in for quant/table_search.c, which is then not linked. */
-cvq_choice cvq_search_table(const cvq_codebook *codebook, const cvq_search *s) {
+cvq_choice cvq_search_table(const cvq_search_loops *loops, const cvq_codebook *codebook,
+                            const cvq_search *s) {
+    (void)loops;
     const float end = (float)codebook->table[15] - (float)codebook->zero + 16.0f;
     const uint16_t scale = cvq_f32_to_f16(s->peak / end * s->from_unit);
     return (cvq_choice){.error = s->sum_wxx, .scale = scale};
 }
 
 /* q4s becomes zeros. */
-cvq_choice cvq_search_levels(const cvq_codebook *codebook, float row_scale, const cvq_search *s) {
-    (void)codebook, (void)row_scale;
+cvq_choice cvq_search_levels(const cvq_search_loops *loops, const cvq_codebook *codebook,
+                             float row_scale, const cvq_search *s) {
+    (void)loops, (void)codebook, (void)row_scale;
     return (cvq_choice){.error = s->sum_wxx};
 }
 
-float cvq_search_free_scale(const cvq_codebook *codebook, const cvq_search *s) {
-    (void)codebook, (void)s;
+float cvq_search_free_scale(const cvq_search_loops *loops, const cvq_codebook *codebook,
+                            const cvq_search *s) {
+    (void)loops, (void)codebook, (void)s;
     return 0;
 }

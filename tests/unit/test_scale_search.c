@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "base/half.h"
+#include "quant/scale_search_internal.h"
 #include "tests/unit/harness.h"
 
 #define MAX_BLOCK 128
@@ -354,6 +355,64 @@ static void other_tables_work(void) {
     }
 }
 
+/* Scales and shifts that a search may come to, and some that it had better not. */
+static void fill_trials(cvq_search_trial *trials, size_t count) {
+    static const float odd[] = {0x1p-149f, -0x1p-140f, 0x1p127f, 0x1p-126f, -1e-8f, 1e8f};
+    for (size_t i = 0; i < count; i++) {
+        const float d = ldexpf((float)(1 + random32() % 1000), -(int)(random32() % 16));
+        trials[i] = (cvq_search_trial){.d = random32() & 1 ? d : -d,
+                                       .shift = (float)((int)(random32() % 160) - 127)};
+        if (random32() % 8 == 0) trials[i].d = odd[random32() % 6];
+    }
+}
+
+/* Every set of loops gives the same bits, whatever the block. */
+static void loops_agree(void) {
+    const cvq_search_loops *plain = &cvq_search_loops_plain, *tested = cvq_search_loops_best();
+    const cvq_codebook *book = &cvq_codebook_default;
+    cvq_search_midpoints table = {.entry = {0}};
+    memcpy(table.entry, book->table, 16);
+    for (int j = 0; j < 15; j++)
+        table.below[j] = (int8_t)(book->table[j] + book->table[j + 1] - 129);
+    EACH_BLOCK_TYPE(i) for (int n = 0; n < 40 * HARD_KINDS; n++) {
+        block b;
+        cvq_search s, other;
+        start(&b, block_types[i]);
+        fill_hard(&b, n % HARD_KINDS);
+        for (uint32_t k = 0; n & 1 && k < b.n; k++) b.w[k] = random_importance();
+        const float *w = n % 3 ? b.w : NULL;
+        const bool some = plain->prepare(&s, b.n, b.x, w);
+        CHECK(tested->prepare(&other, b.n, b.x, w) == some);
+        if (!some) continue;
+        CHECK(memcmp(s.x, other.x, b.n * 4) == 0 && memcmp(s.w, other.w, b.n * 4) == 0 &&
+              memcmp(s.wx, other.wx, b.n * 4) == 0 &&
+              memcmp(&s.sum_wxx, &other.sum_wxx, 4 * sizeof(float)) == 0);
+        const bool tabled = cvq_type_has_table(b.type);
+        const float zero = (float)b.info->zero_point;
+        cvq_search_trial ours[9], theirs[9];
+        fill_trials(ours, 9);
+        memcpy(theirs, ours, sizeof ours);
+        for (size_t count = 0; tabled && count < 10; count++) {
+            plain->try_table(&s, &table, ours, count);
+            tested->try_table(&s, &table, theirs, count);
+            CHECK_SAY(memcmp(ours, theirs, sizeof ours) == 0, "%zu trials", count);
+        }
+        for (int k = 0; k < 9; k++) {
+            cvq_choice a = {s.sum_wxx, 0}, c = a;
+            plain->try_even(&s, zero, ours[k].d, &a);
+            tested->try_even(&s, zero, ours[k].d, &c);
+            CHECK(tabled || (a.scale == c.scale && memcmp(&a.error, &c.error, 4) == 0));
+            uint8_t codes[MAX_BLOCK], same[MAX_BLOCK];
+            const uint16_t scale = (uint16_t)(random32() % (b.type == CVQ_TYPE_Q4S ? 256 : 0x7c00));
+            const cvq_code_values v = {b.type, (int)code_count(&b), book,
+                                       tabled ? book->table : NULL, 0.01f};
+            const double x = plain->assign(&s, &v, scale, codes);
+            const double y = tested->assign(&s, &v, scale, same);
+            CHECK(memcmp(codes, same, b.n) == 0 && memcmp(&x, &y, sizeof x) == 0);
+        }
+    }
+}
+
 /* Codes and scales of fixed blocks, hashed: a change of any byte on any machine shows. */
 static void bytes_are_pinned(void) {
     static const uint64_t wanted[5] = {0xbd61a3800b1ae99au, 0x9e02ffb0e8330d6au,
@@ -389,6 +448,7 @@ int main(void) {
     RUN(importance_matters);
     RUN(search_is_even_handed);
     RUN(other_tables_work);
+    RUN(loops_agree);
     RUN(bytes_are_pinned);
     return REPORT();
 }
