@@ -10,10 +10,11 @@
 
 #define PANELS 8 /* of 16 outputs in a tile */
 #define TILE_COLS (PANELS * CVQ_PANEL_ROWS)
-#define MAX_TILE_ROWS 252 /* whole tiles of 4, 6 and 12 rows */
+#define MAX_TILE_ROWS 264 /* whole tiles of 4, 6 and 12 rows */
 #define BLOCK_K 256       /* decoded to f32 at once in exact mode: 16 KiB */
 #define FEW_ROWS 4        /* gemv kernels take up to this many */
-/* A tile's activations stay in the second-level cache while its panels pass by. */
+/* exact: a tile's activations stay in the second-level cache while its panels pass by. (The int8
+ * kernels see to that themselves.) */
 #define TILE_ACTIVATION_BYTES (1u << 20)
 
 cvq_matrix cvq_matrix_rows(const cvq_matrix *w, size_t first, size_t count) {
@@ -138,6 +139,15 @@ static void tile_unit(void *context, size_t unit, int thread) {
 _Static_assert((MAX_TILE_ROWS * TILE_COLS + BLOCK_K * CVQ_PANEL_ROWS) <= CVQ_SCRATCH_FLOATS,
                "a tile and a decoded block fit in a thread's scratch memory");
 
+/* Rows of a tile: all alike, so that no small tile at the end costs its share of unpacking. */
+static size_t tile_rows(size_t rows, size_t cols, bool int8) {
+    size_t most = int8 ? MAX_TILE_ROWS : TILE_ACTIVATION_BYTES / (cols * sizeof(float)) / 12 * 12;
+    if (most < 36) most = 36;
+    if (most > MAX_TILE_ROWS) most = MAX_TILE_ROWS;
+    size_t tiles = (rows + most - 1) / most;
+    return cvq_round_up((rows + tiles - 1) / tiles, 12);
+}
+
 void cvq_linear(const cvq_engine *e, const cvq_matrix *w, cvq_input *in, cvq_then then, float *y,
                 size_t ldy) {
     if (in->rows == 0) return;
@@ -146,10 +156,7 @@ void cvq_linear(const cvq_engine *e, const cvq_matrix *w, cvq_input *in, cvq_the
     linear_job job = {.e = e, .w = w, .in = in, .then = then, .y = y, .ldy = ldy};
     if (e->fast) job.int8 = in->rows <= FEW_ROWS ? e->k->gemv_int8[type] : e->k->gemm_int8[type];
     if (job.int8) cvq_input_quantize(e, in);
-    size_t row_bytes = in->cols * (job.int8 ? 1 : sizeof(float));
-    job.tile_rows = TILE_ACTIVATION_BYTES / row_bytes / 12 * 12;
-    if (job.tile_rows < 36) job.tile_rows = 36;
-    if (job.tile_rows > MAX_TILE_ROWS) job.tile_rows = MAX_TILE_ROWS;
+    job.tile_rows = tile_rows(in->rows, in->cols, job.int8 != NULL);
     job.row_tiles = (in->rows + job.tile_rows - 1) / job.tile_rows;
     job.panels = (w->rows + CVQ_PANEL_ROWS - 1) / CVQ_PANEL_ROWS;
     size_t panel_tiles = (job.panels + PANELS - 1) / PANELS;

@@ -14,6 +14,8 @@
 #define GEMM_GROUP_BYTES(bytes) (CVQ_PANEL_ROWS * bytes) /* of cvq_type_info.row_bytes */
 #define GEMM_MAX_ROWS 8
 #define GEMM_MAX_PANELS 2
+#define GEMM_RUN_PANELS 8   /* unpacked at a time: 64 KiB at most, for the second-level cache */
+#define GEMM_PACKED_ROWS 24 /* of activations at a time, for the first-level cache */
 
 /* A panel's part of a chunk, unpacked. */
 typedef struct gemm_chunk {
@@ -27,11 +29,13 @@ typedef struct gemm_chunk {
 
 /* The same columns of the activations, from the tile's first row on. */
 typedef struct gemm_rows {
-    const int8_t *q;    /* row stride: stride */
+    const int8_t *q;    /* row stride: stride (times the plan's activation_bytes) */
     const float *scale; /* stride / 128 */
     const int32_t *sum; /* stride / 32 */
     size_t stride;
 } gemm_rows;
+/* Brings one row's activations of a chunk into the form that the tiles read. */
+typedef void gemm_pack_fn(const int8_t *q, int8_t *out);
 
 /* data: the panel's groups from the chunk's first column on; w for the codebook. columns is set. */
 typedef void gemm_unpack_fn(const cvq_panels *w, const uint8_t *data, gemm_chunk *out);
@@ -41,6 +45,8 @@ typedef void gemm_tile_fn(const gemm_chunk *w, const gemm_rows *a, float *c, siz
 
 typedef struct gemm_plan {
     gemm_unpack_fn *unpack;
+    gemm_pack_fn *pack;                                 /* NULL: copied */
+    size_t activation_bytes;                            /* 1 or 2 */
     size_t rows, panels;                                /* of the largest tile */
     gemm_tile_fn *tile[GEMM_MAX_PANELS][GEMM_MAX_ROWS]; /* [panels - 1][rows - 1] */
 } gemm_plan;

@@ -180,7 +180,7 @@ TILES(2, 128)
 
 #define PLAN(unpack, block)                                                                        \
     {                                                                                              \
-        unpack, 6, 2, {                                                                            \
+        unpack, NULL, 1, 6, 2, {                                                                   \
             {tile_##block##_1x1, tile_##block##_1x2, tile_##block##_1x3,                           \
              tile_##block##_1x4, tile_##block##_1x5, tile_##block##_1x6},                          \
             {                                                                                      \

@@ -71,6 +71,8 @@ TILES(128)
                                        const cvq_act8 *a, size_t row0, size_t m, float *c,         \
                                        size_t ldc) {                                               \
         static const gemm_plan plan = {unpack_##type##_lines,                                      \
+                                       NULL,                                                       \
+                                       1,                                                          \
                                        6,                                                          \
                                        1,                                                          \
                                        {{tile_##block##_1, tile_##block##_2, tile_##block##_3,     \

@@ -55,6 +55,8 @@ TILES(128)
                                        size_t ldc) {                                               \
         static const gemm_plan plan = {                                                            \
             unpack_##type##_lines,                                                                 \
+            NULL,                                                                                  \
+            1,                                                                                     \
             4,                                                                                     \
             1,                                                                                     \
             {{tile_##block##_1, tile_##block##_2, tile_##block##_3, tile_##block##_4}}};           \

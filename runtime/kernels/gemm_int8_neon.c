@@ -59,7 +59,7 @@ TILE(2, 128)
                                     const cvq_act8 *a, size_t row0, size_t m, float *c,            \
                                     size_t ldc) {                                                  \
         static const gemm_plan plan = {                                                            \
-            unpack_##type##_lines, 2, 1, {{tile_##block##_1, tile_##block##_2}}};                  \
+            unpack_##type##_lines, NULL, 1, 2, 1, {{tile_##block##_1, tile_##block##_2}}};         \
         cvq_gemm_int8_run(&plan, w, panel0, num_panels, a, row0, m, c, ldc);                       \
     }
 KERNEL_OF(q8, 128)
