@@ -51,10 +51,12 @@ FLAGS_avx512bf16 := $(FLAGS_avx512) -mavx512bf16
 FLAGS_dotprod := -march=armv8.2-a+dotprod
 FLAGS_i8mm := -march=armv8.2-a+dotprod+i8mm
 kernel_flags = $(FLAGS_$(lastword $(subst _, ,$(basename $(notdir $(1))))))
-# What some files need beside that: stb in imageio/ alone,
+# What some files need beside that: stb in imageio/ alone; no fuzzing of kernels, which read no files
+# (clang takes many minutes to instrument some);
 # and tests need no speed (gcc 12 for ARM breaks down over one of them at -O3).
 file_flags = $(if $(filter runtime/kernels/% bench/peaks%,$(1)),$(call kernel_flags,$(1))) \
   $(if $(filter quant/%_avx2.c,$(1)),-mavx2) \
+  $(if $(FUZZER),$(if $(filter runtime/kernels/%,$(1)),-fno-sanitize=all)) \
   $(if $(filter imageio/% tests/%,$(1)),$(STB_CFLAGS)) \
   $(if $(filter tests/%,$(1)),-O1)
 
