@@ -16,6 +16,8 @@
 #define MAX_ROWS 384 /* of a unit; a multiple of CVQ_ATTENTION_ROWS */
 #define LARGEST 1e18f
 #define TINY 0x1p-100f /* what is all below becomes zeros */
+/* cvq_attention_fits asks for a tile of 256 keys of the head in a thread's scratch memory. */
+_Static_assert(CVQ_SCRATCH_FLOATS / KEYS <= 4 * CVQ_ATTENTION_STEPS, "the kernel takes such heads");
 #define LOG2_E 1.44269504f
 
 static size_t steps_of(size_t d) {

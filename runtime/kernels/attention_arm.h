@@ -7,6 +7,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "runtime/kernels/attention_kernel.h"
 #include "runtime/kernels/gemm_int8.h"
 
 #define V float32x4_t
@@ -24,6 +25,8 @@
 #define v_nearest vcvtnq_s32_f32
 #define v_truncate vcvtq_s32_f32
 #define v_largest vmaxvq_f32
+#define tile_codes attention_codes
+#define load_codes attention_codes_load
 
 #define key_begin(kv, key) vdupq_n_s32(0)
 

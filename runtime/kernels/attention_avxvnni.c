@@ -2,6 +2,8 @@
 #include "runtime/kernels/attention_ymm.h"
 
 #define ATTEND attend_int8_6x16__avxvnni
+#define tile_codes attention_codes
+#define load_codes attention_codes_load
 #define key_dots dots
 #define value_dots dots
 
@@ -16,8 +18,10 @@ GEMM_INLINE void multiply_line(__m256i dot[2], __m256i top, __m256i bottom, cons
             : "m"(*(const uint8_t(*)[4])codes), "x"(top), "x"(bottom));
 }
 
-GEMM_INLINE void dots(size_t steps, const uint8_t *codes, size_t ld, const int8_t *lines,
+GEMM_INLINE void dots(size_t steps, const attention_codes *rows, const int8_t *lines,
                       size_t step_bytes, __m256i dot[CVQ_ATTENTION_ROWS][2]) {
+    const uint8_t *codes = rows->first;
+    const size_t ld = rows->ld;
     for (size_t s = 0; s < steps; s++, codes += 4, lines += step_bytes) {
         __m256i top = i_load(lines), bottom = i_load(lines + 32);
         GEMM_UNROLL for (int i = 0; i < CVQ_ATTENTION_ROWS; i++)

@@ -50,12 +50,13 @@ GEMM_INLINE void some_dots(const bool signed_codes, size_t steps, const uint8_t 
     }
 }
 
-GEMM_INLINE void dots(const bool signed_codes, size_t steps, const uint8_t *codes, size_t ld,
+GEMM_INLINE void dots(const bool signed_codes, size_t steps, const attention_codes *codes,
                       const int8_t *lines, size_t step_bytes, int32x4_t (*dot)[4]) {
     for (size_t i = 0; i < CVQ_ATTENTION_ROWS; i += SOME_ROWS) {
         int32x4_t sum[SOME_ROWS][4];
         memcpy(sum, dot[i], sizeof sum);
-        some_dots(signed_codes, steps, codes + i * ld, ld, lines, step_bytes, sum);
+        some_dots(signed_codes, steps, codes->first + i * codes->ld, codes->ld, lines, step_bytes,
+                  sum);
         memcpy(dot[i], sum, sizeof sum);
     }
 }

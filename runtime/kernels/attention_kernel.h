@@ -36,6 +36,18 @@ typedef struct attention_tile {
     size_t quads;                                                      /* that some row sees */
 } attention_tile;
 
+/* A tile's codes as they lie in memory, for levels that need no other form. */
+typedef struct attention_codes {
+    const uint8_t *first;
+    size_t ld; /* from row to row */
+} attention_codes;
+
+static inline void attention_codes_load(size_t steps, const uint8_t *codes, size_t ld,
+                                        attention_codes *out) {
+    (void)steps;
+    *out = (attention_codes){codes, ld};
+}
+
 static inline size_t attention_quads(const size_t *seen) {
     size_t most = 0;
     for (size_t i = 0; i < CVQ_ATTENTION_ROWS; i++)

@@ -34,14 +34,14 @@ GEMM_INLINE void two_rows(size_t steps, const uint8_t *codes, size_t ld, const i
     }
 }
 
-GEMM_INLINE void key_dots(size_t steps, const uint8_t *codes, size_t ld, const int8_t *lines,
+GEMM_INLINE void key_dots(size_t steps, const attention_codes *codes, const int8_t *lines,
                           size_t step_bytes, int32x4_t (*dot)[4]) {
     for (size_t row = 0; row < CVQ_ATTENTION_ROWS; row += 2) {
         int32x4_t sum[2][8];
         GEMM_UNROLL for (int i = 0; i < 2; i++) {
             GEMM_UNROLL for (int j = 0; j < 8; j++) sum[i][j] = vdupq_n_s32(0);
         }
-        two_rows(steps, codes + row * ld, ld, lines, step_bytes, sum);
+        two_rows(steps, codes->first + row * codes->ld, codes->ld, lines, step_bytes, sum);
         for (size_t i = 0; i < 2; i++)
             for (size_t j = 0; j < 4; j++)
                 dot[row + i][j] =
@@ -49,7 +49,7 @@ GEMM_INLINE void key_dots(size_t steps, const uint8_t *codes, size_t ld, const i
     }
 }
 
-GEMM_INLINE void value_dots(size_t steps, const uint8_t *codes, size_t ld, const int8_t *lines,
+GEMM_INLINE void value_dots(size_t steps, const attention_codes *codes, const int8_t *lines,
                             size_t step_bytes, int32x4_t (*dot)[4]) {
     for (size_t j = 0; j < 4; j++) {
         int32x4_t sum = vdupq_n_s32(0);
@@ -57,7 +57,7 @@ GEMM_INLINE void value_dots(size_t steps, const uint8_t *codes, size_t ld, const
             sum = vpadalq_s16(sum, vpaddlq_s8(vld1q_s8(lines + s * step_bytes + 16 * j)));
         for (size_t i = 0; i < CVQ_ATTENTION_ROWS; i++) dot[i][j] = vshlq_n_s32(sum, 7);
     }
-    key_dots(steps, codes, ld, lines, step_bytes, dot);
+    key_dots(steps, codes, lines, step_bytes, dot);
 }
 
 #include "runtime/kernels/attention_template.h"

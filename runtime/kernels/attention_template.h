@@ -10,9 +10,11 @@
  * pack32(x, to)                 32 integers of 0 .. 255 as bytes
  * sum_bytes(p)                  of 32 bytes
  * v_largest                     across the vector
- * key_dots, value_dots(steps, codes, ld, lines, step_bytes, dot)
- *                               dot[i] += sum over steps of codes[i][4 step ..] x a line. Lines are
- *                               step_bytes apart, codes ld
+ * tile_codes, load_codes(steps, codes, ld, tile_codes)
+ *                               a tile's codes, ld bytes from row to row, as the dots read them
+ * key_dots, value_dots(steps, tile_codes, lines, step_bytes, dot)
+ *                               dot[i] += sum over steps of codes[i][4 step ..] x a line; lines are
+ *                               step_bytes apart
  * key_begin(kv, key), value_begin(total)
  *                               what their sums start from: the block's key_start, and 0; where
  *                               codes are taken as signed, or values as unsigned, what makes up
@@ -25,7 +27,7 @@
 #define PARTS (CVQ_PANEL_ROWS / W) /* vectors of a panel */
 
 /* Scores of a panel of keys, and what is the largest so far in each lane. */
-static void score_panel(const cvq_attention_block *kv, size_t panel, const uint8_t *q,
+static void score_panel(const cvq_attention_block *kv, size_t panel, const tile_codes *q,
                         attention_tile *t, float (*largest)[W]) {
     I dot[ROWS][PARTS];
     const size_t key = panel * CVQ_PANEL_ROWS;
@@ -33,7 +35,7 @@ static void score_panel(const cvq_attention_block *kv, size_t panel, const uint8
         I start = key_begin(kv, key + W * (size_t)p);
         GEMM_UNROLL for (int i = 0; i < ROWS; i++) dot[i][p] = start;
     }
-    key_dots(kv->steps, q, 4 * kv->steps, kv->keys + panel * kv->steps * 64, 64, dot);
+    key_dots(kv->steps, q, kv->keys + panel * kv->steps * 64, 64, dot);
     GEMM_UNROLL for (int p = 0; p < PARTS; p++) {
         V scale = v_load(kv->key_scale + key + W * (size_t)p);
         GEMM_UNROLL for (int i = 0; i < ROWS; i++) {
@@ -109,14 +111,14 @@ static void weigh_row(const cvq_attention_rows *r, size_t row, size_t i, attenti
     t->total[i] = (int32_t)sum;
 }
 
-static void add_panel(const cvq_attention_block *kv, size_t panel, const attention_tile *t,
-                      float *out) {
+static void add_panel(const cvq_attention_block *kv, size_t panel, const tile_codes *weights,
+                      const attention_tile *t, float *out) {
     I dot[ROWS][PARTS];
     GEMM_UNROLL for (int i = 0; i < ROWS; i++) {
         GEMM_UNROLL for (int p = 0; p < PARTS; p++) dot[i][p] = value_begin(t->total[i]);
     }
-    value_dots(t->quads * (ATTENTION_QUAD / 4), t->weights[0], CVQ_ATTENTION_KEYS,
-               kv->values + panel * 64, kv->panels * 64, dot);
+    value_dots(t->quads * (ATTENTION_QUAD / 4), weights, kv->values + panel * 64, kv->panels * 64,
+               dot);
     GEMM_UNROLL for (int i = 0; i < ROWS; i++) {
         V before = v_set(t->before[i]), now = v_set(t->now[i]);
         float *at = out + ((size_t)i * kv->panels + panel) * CVQ_PANEL_ROWS;
@@ -130,14 +132,16 @@ static void add_panel(const cvq_attention_block *kv, size_t panel, const attenti
 
 void ATTEND(const cvq_attention_block *kv, const cvq_attention_rows *r, size_t rows) {
     attention_tile t;
+    tile_codes codes;
     memset(t.block_max, 0, sizeof t.block_max);
     for (size_t row = 0; row < rows; row += ROWS) {
         t.quads = attention_quads(r->seen + row);
         if (t.quads == 0) continue;
         float largest[ROWS][W];
         for (size_t i = 0; i < ROWS; i++) v_store(largest[i], v_set(-3e38f));
+        load_codes(kv->steps, r->q + row * 4 * kv->steps, 4 * kv->steps, &codes);
         for (size_t panel = 0; panel < t.quads * 4; panel++)
-            score_panel(kv, panel, r->q + row * 4 * kv->steps, &t, largest);
+            score_panel(kv, panel, &codes, &t, largest);
         for (size_t i = 0; i < ROWS; i++)
             t.block_max[i] = r->seen[row + i] < t.quads * ATTENTION_QUAD
                                  ? largest_of(t.scores[i], r->seen[row + i])
@@ -148,7 +152,8 @@ void ATTEND(const cvq_attention_block *kv, const cvq_attention_rows *r, size_t r
             weigh_row(r, row, i, &t);
             *sum = fmaf((float)t.total[i], t.now[i], *sum * t.before[i]);
         }
+        load_codes(t.quads * (ATTENTION_QUAD / 4), t.weights[0], CVQ_ATTENTION_KEYS, &codes);
         for (size_t panel = 0; panel < kv->panels; panel++)
-            add_panel(kv, panel, &t, r->out + row * kv->panels * CVQ_PANEL_ROWS);
+            add_panel(kv, panel, &codes, &t, r->out + row * kv->panels * CVQ_PANEL_ROWS);
     }
 }

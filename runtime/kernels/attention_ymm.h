@@ -6,6 +6,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "runtime/kernels/attention_kernel.h"
 #include "runtime/kernels/gemm_int8.h"
 
 #define V __m256

@@ -89,7 +89,8 @@ typedef void cvq_f16_to_f32_fn(const uint16_t *x, size_t n, float *out);
 /* A block of keys and values of one head in int8, as fast attention reads it. A line is 64 bytes:
  * 16 lanes x 4. Places without a key hold zeros. */
 #define CVQ_ATTENTION_KEYS 256
-#define CVQ_ATTENTION_ROWS 6 /* rows come in multiples of this */
+#define CVQ_ATTENTION_ROWS 6    /* rows come in multiples of this */
+#define CVQ_ATTENTION_STEPS 192 /* at most */
 typedef struct cvq_attention_block {
     const int8_t *keys;       /* [16 panels][steps] lines: lane = key, 4 dimensions; -127 .. 127 */
     const float *key_scale;   /* [256] */
