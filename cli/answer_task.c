@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli/answers_origin.h"
 #include "cli/interrupt.h"
 #include "cli/messages.h"
 #include "cli/output.h"
@@ -129,6 +130,8 @@ cvq_status cvq_task_run_open(cvq_task_run *t, cvq_error *err) {
     if (t->out) {
         CVQ_TRY(cvq_output_check_inputs(t->out, inputs, t->beside ? 3 : 2, err));
         CVQ_TRY(cvq_results_open(&t->results, t->out, common->force, err));
+        CVQ_TRY(cvq_answers_origin_check(t->run, t->score ? t->task_path : NULL, t->out,
+                                         t->results.size == 0, err));
     }
     CVQ_TRY(mark_pending(t, err));
     return cvq_task_pictures_open(&t->pictures, t->run, &t->task, t->pending, err);

@@ -440,7 +440,8 @@ def batches():
     resuming(whole)
     refusing(whole)
     shutil.rmtree(path('task'))
-    os.remove(path('whole.jsonl'))
+    for name in ('whole.jsonl', 'whole.jsonl.origin', 'part.jsonl.origin'):
+        os.remove(path(name))
 
 
 def resuming(whole):

@@ -261,6 +261,7 @@ def evaluating():
 
 def going_on(want):
     whole = read('whole.jsonl')
+    write('more.jsonl', read('task.jsonl') + read('task.jsonl').splitlines(True)[-1])
     command = ('cvq-eval', '--metric', 'exact', '--json', '--out', 'part.jsonl', 'tiny.cvq', 'task.jsonl')
     ends = [i + 1 for i, c in enumerate(whole) if c == 10]
     for name, size in (('nothing', 0), ('one line', ends[0]), ('half a line', ends[4] + 9), ('an error', ends[4]), ('all', len(whole))):
@@ -284,10 +285,20 @@ def going_on(want):
         stops += 1
         check('stopped: exit 130', p.returncode == 130 and not out, (p.returncode, out, err))
     check(f'stopped {stops} times: the same file', p.returncode == 0 and read('part.jsonl') == whole and json.loads(out) == want, out)
+    write('part.jsonl', whole[:ends[2]])
+    run('cvq-quantize', '--recipe', 'q8', 'tiny.cvq', 'other.cvq')
+    for name, word, args in (('precision', b'--precision', ('--precision', 'fast', 'tiny.cvq', 'task.jsonl')),
+                             ('length', b'--max-tokens', ('--max-tokens', 3, 'tiny.cvq', 'task.jsonl')),
+                             ('model', b'another model', ('other.cvq', 'task.jsonl')), ('task', b'another task', ('tiny.cvq', 'more.jsonl'))):
+        refused(f'going on with another {name}', run('cvq-eval', '--metric', 'exact', '--out', 'part.jsonl', *args), word)
+    check('and the answers are untouched', read('part.jsonl') == whole[:ends[2]])
+    write('lone.jsonl', whole[:ends[2]])
+    r = run('cvq-eval', '--metric', 'exact', '--out', 'lone.jsonl', 'tiny.cvq', 'task.jsonl')
+    check('without an origin it goes on, and says so', r.code == 0 and read('lone.jsonl') == whole and b'lone.jsonl.origin' in r.err, r)
     write('near.jsonl', lines({**json.loads(line), 'answers': ['14']} for line in read('task.jsonl').splitlines()[:1]))
-    write('part.jsonl', whole)
-    refused('going on with another metric', run('cvq-eval', '--metric', 'anls', '--out', 'part.jsonl', 'tiny.cvq', 'near.jsonl'), b'part.jsonl')
-    check('and the file is untouched', read('part.jsonl') == whole)
+    refused('going on with another metric', run('cvq-eval', '-q', '--metric', 'anls', '--out', 'lone.jsonl', 'tiny.cvq', 'near.jsonl'),
+            b'lone.jsonl', b'another metric')
+    check('and the file is untouched', read('lone.jsonl') == whole)
     r = run('cvq-eval', '--force', '--metric', 'ocrbench', '--out', 'part.jsonl', 'tiny.cvq', 'task.jsonl')
     check('--force begins anew', r.code == 0 and [x['id'] for x in rows_of('part.jsonl')] == [x['id'] for x in rows_of('whole.jsonl')], r)
     run('cvq-run', '--force', '--batch', 'task.jsonl', '--out', 'part.jsonl', 'tiny.cvq')
