@@ -149,6 +149,7 @@ def signatures():
     check("another's key", r.code == 1 and 'another key' in r.err, r)
     r = run('cvq-info', '--verify', '--manifest', 'q4.manifest', 'q4.cvq')
     check('without a key a note says so', r.code == 0 and 'not checked' in r.err, r)
+    flipped_manifests()
     whole, signature = read('q4.manifest'), read('q4.manifest.minisig')
     write('q4.manifest', whole.replace(b'"q4"', b'"q5"'))
     r = run('cvq-info', '--verify', '--manifest', 'q4.manifest', '--pubkey', 'k.pub', 'q4.cvq')
@@ -171,6 +172,22 @@ def signatures():
     check('no signature', r.code == 1 and 'q4.manifest.minisig' in r.err, r)
     r = run('cvq-info', '--verify', '--manifest', 'q4.manifest', '--pubkey', 'quality.json', 'q4.cvq')
     check('no key', r.code == 1, r)
+
+
+def flipped_manifests():
+    """A bit anywhere in a signed manifest is found before anything in it is believed."""
+    rng = random.Random('manifest')
+    whole, missed = read('q4.manifest'), []
+    for _ in range(PLACES):
+        at, bit = rng.randrange(len(whole)), rng.randrange(8)
+        write('q4.manifest', flip(whole, at, bit))
+        r = run('cvq-info', '--verify', '--manifest', 'q4.manifest', '--pubkey', 'k.pub', 'q4.cvq')
+        if r.code != 1 or r.out or 'q4.manifest' not in r.err or 'does not fit its signature' not in r.err:
+            missed.append((at, bit, str(r)))
+    write('q4.manifest', whole)
+    check(f'{PLACES} flipped bits of a signed manifest are found', not missed, missed[:3])
+    r = run('cvq-info', '--verify', '--manifest', 'q4.manifest', '--pubkey', 'k.pub', 'q4.cvq')
+    check('and the second copy of it is right', r.code == 0, r)
 
 
 def flip_digit(line, at):
