@@ -93,10 +93,13 @@ static void *work(void *number) {
     return NULL;
 }
 
-/* Signals are for the thread that the program itself runs on. */
+/* Signals are for the thread that the program itself runs on, except those of its own faults: were
+ * they blocked, the system would end the process without asking its handler. */
 bool cvq_thread_start(pthread_t *thread, void *(*fn)(void *), void *context) {
+    static const int faults[] = {SIGBUS, SIGSEGV, SIGFPE, SIGILL, SIGTRAP, SIGABRT};
     sigset_t all, before;
     sigfillset(&all);
+    for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) sigdelset(&all, faults[i]);
     if (pthread_sigmask(SIG_SETMASK, &all, &before) != 0) return false;
     bool started = pthread_create(thread, NULL, fn, context) == 0;
     pthread_sigmask(SIG_SETMASK, &before, NULL);

@@ -1,6 +1,8 @@
 /* Ctrl-C and its relatives (SIGINT, SIGTERM, SIGHUP), a closed pipe, and the temporary files that
  * must not outlive the process. The first signal only sets a flag, which long work polls, and
- * cancels the running session; a second one removes the temporary files and leaves at once. */
+ * cancels the running session; a second one removes the temporary files and leaves at once. A
+ * mapped file that was cut off meanwhile (SIGBUS) ends the program with a message that names the
+ * file. */
 #ifndef CVQ_CLI_INTERRUPT_H
 #define CVQ_CLI_INTERRUPT_H
 
@@ -11,7 +13,8 @@
 
 #define CVQ_MAX_TEMP_FILES 64 /* cvq-pack writes up to so many parts */
 
-void cvq_interrupt_install(void);
+/* program: its name, for messages. */
+void cvq_interrupt_install(const char *program);
 bool cvq_interrupted(void);
 /* Whether it was Ctrl-C, and not a request to end. */
 bool cvq_interrupted_by_key(void);

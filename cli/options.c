@@ -414,7 +414,7 @@ bool cvq_options_parse(const cvq_command *command, int argc, char **argv, void *
         return false;
     }
     if (!check_operands(command, common) || !apply_common(command, common)) return false;
-    cvq_interrupt_install();
+    cvq_interrupt_install(command->name);
     *exit_code = CVQ_EXIT_DONE;
     return true;
 }

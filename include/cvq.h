@@ -231,8 +231,9 @@ void cvq_image_free(cvq_image *image);
  */
 #define CVQ_IMAGE_KEY_BYTES 32
 /* Names what cvq_image_save writes of this picture after it was synced into this session: made of
- * the model's id, the resized pixels, and all else that its bits depend on (the library's version,
- * the level of instructions, precision, rotary tables, type of the KV cache). Fast. */
+ * the model's id, the resized pixels, and all else that its bits depend on (the number of the
+ * library's arithmetic, the level of instructions, precision, rotary tables, type of the KV cache).
+ * Fast. */
 cvq_status cvq_image_key(const cvq_image *image, const cvq_session *session,
                          uint8_t key[CVQ_IMAGE_KEY_BYTES], cvq_error *err);
 /* 1 if the picture has all that a session of these settings would compute of it, else 0. */
@@ -246,8 +247,8 @@ typedef size_t (*cvq_read_fn)(void *context, void *data, size_t size);
 cvq_status cvq_image_save(const cvq_image *image, cvq_write_fn write, void *context,
                           cvq_error *err);
 /* The bytes need not be trusted, but only their shape and their hash are checked: whoever can write
- * them can change answers. CVQ_FORMAT: damaged; CVQ_MISMATCH: of another model, another version of
- * the library or another level. */
+ * them can change answers. CVQ_FORMAT: damaged; CVQ_MISMATCH: of another model, another
+ * arithmetic or another level. */
 cvq_status cvq_image_load(cvq_image **out, const cvq_model *model, cvq_read_fn read, void *context,
                           cvq_error *err);
 

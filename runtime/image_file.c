@@ -17,7 +17,7 @@
 /* The head: where its fields are. */
 enum {
     AT_VERSION = 8,     /* u32 */
-    AT_LIBRARY = 12,    /* u32 CVQ_VERSION */
+    AT_ARITHMETIC = 12, /* u32 CVQ_ARITHMETIC_VERSION */
     AT_LEVEL = 16,      /* char [16], zeros behind */
     AT_MODEL = 32,      /* the model's id */
     AT_PIXELS = 64,     /* SHA-256 of the pixels */
@@ -72,7 +72,7 @@ static void make_head(const cvq_model *m, const uint8_t hash[CVQ_HASH_BYTES], ui
     memset(head, 0, HEAD_BYTES);
     memcpy(head, MAGIC, 8);
     cvq_store_le(head + AT_VERSION, FILE_VERSION, 4);
-    cvq_store_le(head + AT_LIBRARY, CVQ_VERSION, 4);
+    cvq_store_le(head + AT_ARITHMETIC, CVQ_ARITHMETIC_VERSION, 4);
     memcpy(head + AT_LEVEL, level, strnlen(level, 16));
     memcpy(head + AT_MODEL, cvq_reader_id(m->reader), CVQ_ID_BYTES);
     memcpy(head + AT_PIXELS, hash, CVQ_HASH_BYTES);
@@ -116,10 +116,10 @@ static cvq_status check_head(const cvq_model *m, const uint8_t head[HEAD_BYTES],
         return cvq_fail(err, CVQ_FORMAT, WHERE, "has an unknown type or kind of contents");
     make_head(m, head + AT_PIXELS, field(head, AT_ENCODINGS), *has_prefix ? settings : NULL,
               expected);
-    if (memcmp(head + AT_LIBRARY, expected + AT_LIBRARY, AT_MODEL - AT_LIBRARY) != 0)
+    if (memcmp(head + AT_ARITHMETIC, expected + AT_ARITHMETIC, AT_MODEL - AT_ARITHMETIC) != 0)
         return cvq_fail(err, CVQ_MISMATCH, WHERE,
-                        "was made by another version of the library or at another level of "
-                        "instructions; encode the picture anew");
+                        "was computed with other arithmetic or at another level of instructions; "
+                        "encode the picture anew");
     if (memcmp(head, expected, HEAD_BYTES) != 0)
         return cvq_fail(err, CVQ_FORMAT, WHERE, "has sizes that are not this model's");
     return CVQ_OK;

@@ -2,13 +2,14 @@
 """A model of the real size in little memory: what each phase of an answer takes, reads and waits for.
 
     scripts/measure_memory.py [--build build] [--folder DIR] [--keep] [--tokens 32] [--layers 32] [--vit-layers 63]
-                              [--limits none,16,8,6]
+                              [--scale 1] [--limits none,16,8,6]
 
 Makes a model of noise (13.5 GB in DIR, by default the build folder; removed at the end unless --keep, and taken as it is if it
 is there), then asks it about a picture of 1344 x 1344 pixels from a cold cache: without a limit, and in memory control groups
 of so many GB (those need the right to make groups, as root has). 6 GB and less take keys and values in q8 and a context of
-4,096. Prints a table in Markdown for docs/memory.md. A picture takes minutes; --vit-layers and --layers cut the model. By hand;
-tests/test_memory.py does the same with a small model.
+4,096. Prints a table in Markdown for docs/memory.md. A picture takes minutes; --vit-layers and --layers cut the model, --scale N
+divides every width (and the picture) by N, so that limits are to be divided by N squared. By hand; tests/test_memory.py does the same with
+a small model.
 """
 import argparse
 import json
@@ -133,16 +134,17 @@ def main():
     p.add_argument('--tokens', type=int, default=32)
     p.add_argument('--layers', type=int, default=32)
     p.add_argument('--vit-layers', type=int, default=63)
+    p.add_argument('--scale', type=int, default=1)
     p.add_argument('--limits', default='none,16,8,6')
     args = p.parse_args()
     folder = args.folder or args.build
-    model = os.path.join(folder, f'memory-{args.layers}-{args.vit_layers}.cvq')
+    model = os.path.join(folder, f'memory-{args.scale}-{args.layers}-{args.vit_layers}.cvq')
     picture = os.path.join(folder, 'memory.png')
-    write_picture(picture, 1344)
+    write_picture(picture, 1344 // args.scale)
     try:
         if not os.path.exists(model):
             subprocess.run([os.path.join(args.build, 'tools/make_model'), '--layers', str(args.layers), '--vit-layers',
-                            str(args.vit_layers), 'cvq', model], check=True)
+                            str(args.vit_layers), '--scale', str(args.scale), 'cvq', model], check=True)
         for limit in args.limits.split(','):
             size = None if limit == 'none' else int(float(limit) * 1e9)
             command = [os.path.join(args.build, 'bin/cvq-run'), '--json', '--memory', '--no-cache', '--image', picture, '--prompt',

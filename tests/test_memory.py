@@ -89,6 +89,24 @@ def too_little(model):
           r.stderr.count('\n') == 1, r)
 
 
+def cut_off(model):
+    """The file becomes shorter under an answer: a message with its name, no core."""
+    copy = model + '.copy'
+    for threads in '1', '3':
+        shutil.copy(model, copy)
+        p = subprocess.Popen([os.path.join(BIN, 'cvq-run'), '--threads', threads, '--template', 'base', '--prompt', 'And it came to pass',
+                              '--temperature', '9', '--max-tokens', '1000000', copy], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                             stderr=subprocess.PIPE, text=True)
+        p.stdout.read(1)
+        os.truncate(copy, os.path.getsize(copy) // 16)
+        _, err = p.communicate(timeout=60)
+        check(f'a file cut off, {threads} threads', p.returncode == 1 and err.startswith(f'cvq-run: {copy}: a part that was there') and
+              err.count('\n') == 1, (p.returncode, err))
+    cut = run('cvq-run', '--prompt', 'Hello', copy)
+    check('a file that is cut off already', cut.returncode == 1 and copy in cut.stderr, cut)
+    os.unlink(copy)
+
+
 def main():
     folder = tempfile.mkdtemp(prefix='cvq-memory-')
     os.chmod(folder, 0o755)
@@ -98,6 +116,7 @@ def main():
         if made.returncode:
             sys.exit(made.stderr)
         planning(model)
+        cut_off(model)
         if CONFIG == 'asan':
             skip('locked memory and little memory', "the address sanitizer's own memory is in the way")
         else:
