@@ -149,10 +149,11 @@ def main():
             size = None if limit == 'none' else int(float(limit) * 1e9)
             command = [os.path.join(args.build, 'bin/cvq-run'), '--json', '--memory', '--no-cache', '--image', picture, '--prompt',
                        'What is in the picture?', '--max-tokens', str(args.tokens)]
-            if size and size <= 6e9:
+            small = size is not None and size * args.scale ** 2 <= 6e9
+            if small:
                 command += ['--kv', 'q8', '--context', '4096']
             r = measure(command + [model], size, cold=model)
-            name = 'Without a limit' if size is None else f'{limit} GB' + (', q8, 4,096 slots' if size <= 6e9 else '')
+            name = 'Without a limit' if size is None else f'{limit} GB' + (', q8, 4,096 slots' if small else '')
             if r['code'] != 0:
                 print(f"\n### {name}\n\nexit status {r['code']}, killed {r['killed']}: {r['stderr']}")
             else:

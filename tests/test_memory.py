@@ -8,9 +8,11 @@ import json
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 
 BIN = os.path.abspath(os.environ.get('CVQ_BIN', 'build/bin'))
 TOOLS = os.path.abspath(os.environ.get('CVQ_TOOLS', 'build/tools'))
@@ -18,6 +20,7 @@ CONFIG = os.environ.get('CVQ_CONFIG', 'gcc')
 NUMBER = os.path.abspath('models/pictures/number-13.png')
 os.environ['XDG_CACHE_HOME'] = '/dev/null'  # no cache of pictures
 sys.path.insert(0, 'scripts')
+import measure_memory  # noqa: E402
 import memory_group  # noqa: E402
 
 passed = failed = skipped = 0
@@ -107,6 +110,35 @@ def cut_off(model):
     os.unlink(copy)
 
 
+def weights_that_do_not_stay(folder):
+    """The measurement of scripts/measure_memory.py with a small model: room for decoding alone."""
+    model = os.path.join(folder, 'noise.cvq')
+    subprocess.run([os.path.join(TOOLS, 'make_model'), '-q', '--scale', '8', '--layers', '8', '--vit-layers', '8', 'cvq', model], check=True)
+    p = plan(model)
+    command = [os.path.join(BIN, 'cvq-run'), '--json', '--memory', '--image', NUMBER, '--prompt', 'What?', '--max-tokens', '8', model]
+    whole, little = measure_memory.measure(command, None), measure_memory.measure(command, p['enough'] + (4 << 20), cold=model)
+    check('little memory: an answer', little['code'] == 0 and not little['killed'], little)
+    check('little memory: not all stays', little['memory']['weights_kept'] < whole['memory']['weights_kept'], little)
+    check('little memory: the same answer', little['completion_ids'] == whole['completion_ids'], (whole, little))
+    # How much is read says nothing here: the system reads ahead by more than such a layer has.
+
+
+def stops_at_once(model):
+    """Ctrl-C in a prompt and in an answer."""
+    base = [os.path.join(BIN, 'cvq-run'), '--template', 'base', '--temperature', '9', '--max-tokens', '1000000']
+    for phase, args in (('a prompt', ['--prompt', 'word ' * 1500]), ('an answer', ['--prompt', 'And it came to pass'])):
+        p = subprocess.Popen([*base, *args, model], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        if phase == 'an answer':
+            p.stdout.read(1)
+        else:
+            time.sleep(0.1)
+        start = time.monotonic()
+        p.send_signal(signal.SIGINT)
+        p.communicate(timeout=60)
+        seconds = time.monotonic() - start
+        check(f'{phase} stops', p.returncode in (130, -signal.SIGINT) and seconds < 5, (p.returncode, seconds))  # 1 on a quiet machine
+
+
 def main():
     folder = tempfile.mkdtemp(prefix='cvq-memory-')
     os.chmod(folder, 0o755)
@@ -117,11 +149,16 @@ def main():
             sys.exit(made.stderr)
         planning(model)
         cut_off(model)
+        stops_at_once(model)
         if CONFIG == 'asan':
             skip('locked memory and little memory', "the address sanitizer's own memory is in the way")
         else:
             locking(model)
             too_little(model)
+            if memory_group.make(None) is None:
+                skip('weights that do not stay', 'this user cannot make memory control groups')
+            else:
+                weights_that_do_not_stay(folder)
     finally:
         shutil.rmtree(folder)
     print(f'{passed} passed, {failed} failed, {skipped} skipped')
