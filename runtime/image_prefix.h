@@ -7,6 +7,11 @@
 #include "runtime/kv_prefix.h"
 #include "runtime/model_internal.h"
 
+/* Raised whenever the same model, input and level give other bits than before, be it in a kernel or
+ * in what is made of them: pictures that were kept are then computed anew. tests/test_cache.py
+ * notices. */
+#define CVQ_ARITHMETIC_VERSION 1
+
 /* What the bits of a picture's slots depend on, beside model, pixels and level. */
 typedef struct cvq_slot_settings {
     bool fast, rope_bf16, rope_recomputed;

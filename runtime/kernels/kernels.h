@@ -15,11 +15,6 @@
 #include "base/cpu.h"
 #include "formats/block_types.h"
 
-/* Raised whenever the same model, input and level give other bits than before, be it in a kernel or
- * in what is made of them: pictures that were kept are then computed anew. tests/test_cache.py
- * notices. */
-#define CVQ_ARITHMETIC_VERSION 1
-
 /* Panels of one matrix as they lie in the file. */
 typedef struct cvq_panels {
     const uint8_t *data;
