@@ -73,7 +73,7 @@ ALL_OBJECTS := $(call objects,$(call sources,$(ALL_FOLDERS)) $(filter-out cli/cv
 COMMANDS := $(patsubst cli/cvq_%.c,$(B)/bin/cvq-%,$(sort $(wildcard cli/cvq_*.c)))
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(B)/tests/%,$(sort $(wildcard tests/unit/test_*.c)))
 FUZZ_TARGETS := $(patsubst tests/fuzz/fuzz_%.c,$(B)/fuzz/fuzz_%,$(filter-out tests/fuzz/fuzz_files.c,$(sort $(wildcard tests/fuzz/fuzz_*.c))))
-TEST_TOOLS := $(patsubst tests/tools/%.c,$(B)/tools/%,$(sort $(wildcard tests/tools/*.c)))
+TEST_TOOLS := $(patsubst tests/tools/%.c,$(B)/tools/%,$(sort $(wildcard tests/tools/*.c))) $(B)/tools/failing_calls.so
 
 ifeq ($(V),0)
 Q := @
@@ -119,6 +119,12 @@ $(B)/tests/test_%: $(B)/obj/tests/unit/test_%.o $(B)/lib/libcvq-all.a
 $(B)/tools/%: $(B)/obj/tests/tools/%.o $(B)/lib/libcvq-all.a
 	$(SAY) LINK $@
 	$(LINK)
+
+# Preloaded into commands: without what their flags add.
+$(B)/tools/%.so: tests/preload/%.c $(B)/flags
+	@mkdir -p $(@D)
+	$(SAY) LINK $@
+	$(Q)$(CC) -std=c11 -D_GNU_SOURCE $(WARNINGS) $(WERROR) -O2 -fPIC -shared -o $@ $<
 
 # A fuzz target with libFuzzer's main (FUZZER set), or with one that replays files.
 $(B)/fuzz/fuzz_%: $(B)/obj/tests/fuzz/fuzz_%.o $(B)/obj/tests/fuzz/fuzz_files.o $(if $(FUZZER),,$(B)/obj/tests/fuzz/replay.o) $(B)/lib/libcvq-all.a
@@ -168,6 +174,10 @@ quick: ## the gcc build with all its tests, in under five minutes
 	$(SUB) B=build
 	$(RUN_TESTS) gcc=build
 
+faults: ## every call of the system or the allocator made to fail once, command by command (ONLY='pack: write' for some)
+	$(SUB) B=build
+	@CVQ_BIN=build/bin CVQ_TOOLS=build/tools XDG_CACHE_HOME=/dev/null $(PYTHON) tests/faults.py $(if $(ONLY),'$(ONLY)',--all) --jobs $(JOBS)
+
 regress: all ## what quantization costs, recipe by recipe, against what it cost before (MODEL= and DATA= for another model, REWRITE=1)
 	@$(PYTHON) scripts/regress.py --bin $(B)/bin --out $(B)/regress $(if $(MODEL),--model $(MODEL)) $(if $(DATA),--data $(DATA)) \
 	  $(if $(REWRITE),--rewrite)
@@ -199,7 +209,7 @@ fuzz: ## libFuzzer on every target, MINUTES=1 each, from the corpora of tests/fu
 check-includes: ## who may include whom, and what libraries may not call
 	@$(PYTHON) tests/check_includes.py
 
-C_FILES = $(sort $(wildcard $(addsuffix /*.[ch],$(ALL_FOLDERS) include cli examples tests/unit tests/tools tests/fuzz)))
+C_FILES = $(sort $(wildcard $(addsuffix /*.[ch],$(ALL_FOLDERS) include cli examples tests/unit tests/tools tests/preload tests/fuzz)))
 format: ## rewrite the source with clang-format
 	clang-format -i $(C_FILES)
 format-check: ## say what clang-format would change
@@ -266,7 +276,7 @@ help: ## this list
 	@echo 'make TARGET [V=1] [B=build folder] [CC=compiler] [PREFIX=/usr/local] [DESTDIR=]'
 	@grep -hE '^[a-z0-9_-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z0-9_-]+):.*## /  \1\t/' | expand -t 20
 
-.PHONY: all needs force unit-tests fuzz-targets test-programs demo test quick regress clang asan ubsan aarch64 fuzz check-includes \
+.PHONY: all needs force unit-tests fuzz-targets test-programs demo test quick faults regress clang asan ubsan aarch64 fuzz check-includes \
   format format-check manuals deb install uninstall clean help
 .SECONDARY:
 .DELETE_ON_ERROR:

@@ -186,6 +186,13 @@ cvq_status cvq_read_file(cvq_buffer *out, const char *path, size_t cap, cvq_erro
     return CVQ_OK;
 }
 
+cvq_status cvq_file_there(bool *there, const char *path, cvq_error *err) {
+    struct stat st;
+    *there = stat(path, &st) == 0;
+    if (*there || errno == ENOENT || errno == ENOTDIR) return CVQ_OK;
+    return cvq_fail_errno(err, path, "cannot tell whether it is there");
+}
+
 cvq_status cvq_path_join(char **out, const char *dir, const char *name, cvq_error *err) {
     size_t a = strlen(dir), b = strlen(name);
     void *path = NULL;

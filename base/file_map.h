@@ -2,6 +2,7 @@
 #ifndef CVQ_BASE_FILE_MAP_H
 #define CVQ_BASE_FILE_MAP_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -45,6 +46,9 @@ cvq_status cvq_read_all(int fd, uint64_t offset, void *data, size_t size, const 
 /* Read a whole regular file of at most `cap` bytes, with one NUL appended that *size does not
  * count. A larger one is CVQ_FORMAT. */
 cvq_status cvq_read_file(cvq_buffer *out, const char *path, size_t cap, cvq_error *err);
+
+/* Whether anything has this name; fails where that cannot be told. */
+cvq_status cvq_file_there(bool *there, const char *path, cvq_error *err);
 
 /* "dir/name"; release with free(). */
 cvq_status cvq_path_join(char **out, const char *dir, const char *name, cvq_error *err);

@@ -28,6 +28,8 @@ static cvq_status answer(cvq_task_run *t, size_t i, cvq_answer *a, bool *fatal, 
         status = cvq_run_answer(t->run, prompt, false, a, err);
         cvq_picture_cache_keep(&t->run->cache, t->run->session, image);
         *fatal = status != CVQ_OK && status != CVQ_CONTEXT_FULL;
+    } else {
+        *fatal = status == CVQ_OUT_OF_MEMORY; /* another time there may be enough */
     }
     cvq_prompt_free(prompt);
     cvq_task_pictures_done(&t->pictures, i);

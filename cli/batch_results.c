@@ -140,9 +140,9 @@ cvq_status cvq_results_add(cvq_results *r, const char *id, const char *key, cons
                            const double *score, cvq_error *err) {
     cvq_buffer line = {0};
     cJSON *object = cJSON_CreateObject();
-    cJSON_AddStringToObject(object, "id", id);
-    cJSON_AddStringToObject(object, key, text);
-    if (score) cJSON_AddNumberToObject(object, "score", *score);
+    cvq_json_add_string(object, "id", id);
+    cvq_json_add_string(object, key, text);
+    if (score) cvq_json_add_number(object, "score", *score);
     cvq_status status = cvq_json_print(&line, object, err);
     if (status == CVQ_OK) status = cvq_buffer_append(&line, "\n", 1, err);
     if (status == CVQ_OK)

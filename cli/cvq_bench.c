@@ -113,53 +113,52 @@ static void show_note(void *context, const char *text) {
 /* ---------------------------------------------------------------- JSON */
 
 static void add_peaks(cJSON *root, const cvq_bench *b) {
-    cJSON *peaks = cJSON_AddArrayToObject(root, "peaks");
+    cJSON *peaks = cvq_json_add_array(root, "peaks");
     for (size_t i = 0; i < b->num_peaks; i++) {
         const cvq_peak *p = &b->peaks[i];
         cJSON *o = cJSON_CreateObject();
-        cJSON_AddStringToObject(o, "kind", cvq_peak_kind_name(p->kind));
-        cJSON_AddStringToObject(o, "level", cvq_cpu_level_name(p->level));
-        cJSON_AddNumberToObject(o, "threads", p->threads);
-        cJSON_AddNumberToObject(o, "value", p->value * 1e-9);
-        cJSON_AddStringToObject(o, "unit", cvq_peak_unit(p->kind));
-        cJSON_AddItemToArray(peaks, o);
+        cvq_json_add_string(o, "kind", cvq_peak_kind_name(p->kind));
+        cvq_json_add_string(o, "level", cvq_cpu_level_name(p->level));
+        cvq_json_add_number(o, "threads", p->threads);
+        cvq_json_add_number(o, "value", p->value * 1e-9);
+        cvq_json_add_string(o, "unit", cvq_peak_unit(p->kind));
+        cvq_json_append(peaks, o);
     }
 }
 
 static void add_row(cJSON *rows, const cvq_bench_row *r) {
     cJSON *o = cJSON_CreateObject();
-    cJSON_AddStringToObject(o, "name", r->name);
-    cJSON_AddStringToObject(o, "phase", phases[r->phase]);
-    cJSON *shape = cJSON_AddArrayToObject(o, "shape");
-    for (int i = 0; i < 3; i++)
-        cJSON_AddItemToArray(shape, cJSON_CreateNumber((double)r->shape[i]));
-    cJSON_AddStringToObject(o, "type", r->type);
-    cJSON_AddStringToObject(o, "level", cvq_cpu_level_name(r->level));
-    cJSON_AddNumberToObject(o, "threads", r->threads);
-    cJSON_AddNumberToObject(o, "median_s", r->median_s);
-    cJSON_AddNumberToObject(o, "min_s", r->min_s);
-    cJSON_AddNumberToObject(o, "runs", (double)r->runs);
-    cJSON_AddNumberToObject(o, "ops", r->ops);
-    cJSON_AddNumberToObject(o, "bytes", r->bytes);
-    cJSON_AddNumberToObject(o, "rate", r->rate);
-    cJSON_AddStringToObject(o, "unit", r->unit);
-    cJSON_AddStringToObject(o, "bound", cvq_peak_kind_name(r->bound));
-    cJSON_AddNumberToObject(o, "fraction", r->fraction);
-    cJSON_AddNumberToObject(o, "model_s", r->model_s);
-    cJSON_AddItemToArray(rows, o);
+    cvq_json_add_string(o, "name", r->name);
+    cvq_json_add_string(o, "phase", phases[r->phase]);
+    cJSON *shape = cvq_json_add_array(o, "shape");
+    for (int i = 0; i < 3; i++) cvq_json_append(shape, cJSON_CreateNumber((double)r->shape[i]));
+    cvq_json_add_string(o, "type", r->type);
+    cvq_json_add_string(o, "level", cvq_cpu_level_name(r->level));
+    cvq_json_add_number(o, "threads", r->threads);
+    cvq_json_add_number(o, "median_s", r->median_s);
+    cvq_json_add_number(o, "min_s", r->min_s);
+    cvq_json_add_number(o, "runs", (double)r->runs);
+    cvq_json_add_number(o, "ops", r->ops);
+    cvq_json_add_number(o, "bytes", r->bytes);
+    cvq_json_add_number(o, "rate", r->rate);
+    cvq_json_add_string(o, "unit", r->unit);
+    cvq_json_add_string(o, "bound", cvq_peak_kind_name(r->bound));
+    cvq_json_add_number(o, "fraction", r->fraction);
+    cvq_json_add_number(o, "model_s", r->model_s);
+    cvq_json_append(rows, o);
 }
 
 /* Rows of answering are "results", those of making a file "conversion". */
 static cvq_status print_json(const cvq_bench *b, cvq_error *err) {
     cvq_buffer text = {0};
     cJSON *root = cJSON_CreateObject();
-    cJSON_AddNumberToObject(root, "version", 1);
-    cJSON_AddStringToObject(root, "cpu", cvq_cpu_model());
-    cJSON_AddStringToObject(root, "level", cvq_cpu_level_name(b->level));
-    cJSON_AddNumberToObject(root, "threads", b->threads);
+    cvq_json_add_number(root, "version", 1);
+    cvq_json_add_string(root, "cpu", cvq_cpu_model());
+    cvq_json_add_string(root, "level", cvq_cpu_level_name(b->level));
+    cvq_json_add_number(root, "threads", b->threads);
     add_peaks(root, b);
-    cJSON *results = cJSON_AddArrayToObject(root, "results");
-    cJSON *conversion = cJSON_AddArrayToObject(root, "conversion");
+    cJSON *results = cvq_json_add_array(root, "results");
+    cJSON *conversion = cvq_json_add_array(root, "conversion");
     for (size_t i = 0; i < b->num_rows; i++)
         add_row(b->rows[i].phase == CVQ_BENCH_CONVERT ? conversion : results, &b->rows[i]);
     cvq_status status = cvq_json_print(&text, root, err);
@@ -209,18 +208,16 @@ static cvq_status measure(cvq_bench *b, const arguments *args, cvq_error *err) {
     return args->json ? print_json(b, err) : CVQ_OK;
 }
 
-/* False after a message about wrong usage. */
-static bool usage_is_right(const arguments *args, const cvq_bench *b) {
+/* The exit code, after a message if it is not 0. */
+static int check_usage(const arguments *args, const cvq_bench *b) {
     cvq_recipe *recipe = NULL;
     cvq_error err = {0};
-    if ((b->scale & (b->scale - 1)) != 0) {
-        cvq_say_usage(&command, "--scale %u: give 1, 2, 4, 8 or 16", b->scale);
-        return false;
-    }
-    bool found = cvq_recipe_open(&recipe, args->recipe, &err) == CVQ_OK;
-    if (!found) cvq_say_usage(&command, "--recipe %s: %s", args->recipe, err.message);
+    if ((b->scale & (b->scale - 1)) != 0)
+        return cvq_say_usage(&command, "--scale %u: give 1, 2, 4, 8 or 16", b->scale);
+    if (cvq_recipe_open(&recipe, args->recipe, &err) != CVQ_OK)
+        return cvq_say_wrong_value(&command, "recipe", args->recipe, &err);
     cvq_recipe_free(recipe);
-    return found;
+    return CVQ_EXIT_DONE;
 }
 
 int main(int argc, char **argv) {
@@ -239,7 +236,8 @@ int main(int argc, char **argv) {
                    .context = &args};
     if (!args.json) b.on_peak = print_peak;
     if (!args.json) b.on_row = print_row;
-    if (!usage_is_right(&args, &b)) return CVQ_EXIT_USAGE;
+    exit_code = check_usage(&args, &b);
+    if (exit_code != CVQ_EXIT_DONE) return exit_code;
     cvq_status status = cvq_cpu_level_find(&b.level, cvq_cpu_selected(), &err);
     if (status == CVQ_OK) status = measure(&b, &args, &err);
     if (status != CVQ_OK) exit_code = cvq_say_error(&command, &err);

@@ -177,14 +177,14 @@ static cvq_status run_all(work *w, cvq_error *err) {
 static cJSON *predictions(cvq_divergence *d, bool compared) {
     const cvq_divergence_sum s = cvq_divergence_summarize(d);
     cJSON *o = cJSON_CreateObject();
-    cJSON_AddNumberToObject(o, "tokens", (double)d->count);
-    cJSON_AddNumberToObject(o, "perplexity", s.perplexity);
-    cJSON_AddNumberToObject(o, "stderr", s.deviation);
+    cvq_json_add_number(o, "tokens", (double)d->count);
+    cvq_json_add_number(o, "perplexity", s.perplexity);
+    cvq_json_add_number(o, "stderr", s.deviation);
     if (!compared) return o;
-    cJSON_AddNumberToObject(o, "perplexity_ratio", s.perplexity_ratio);
-    cJSON_AddNumberToObject(o, "kld_mean", s.kld_mean);
-    cJSON_AddNumberToObject(o, "kld_p99", s.kld_p99);
-    cJSON_AddNumberToObject(o, "top1_agreement", s.top1_agreement);
+    cvq_json_add_number(o, "perplexity_ratio", s.perplexity_ratio);
+    cvq_json_add_number(o, "kld_mean", s.kld_mean);
+    cvq_json_add_number(o, "kld_p99", s.kld_p99);
+    cvq_json_add_number(o, "top1_agreement", s.top1_agreement);
     return o;
 }
 
@@ -192,45 +192,45 @@ static void add_predictions(cJSON *object, cvq_compared *c) {
     static const char *const keys[] = {"text", "answers"};
     for (int k = 0; k < 2; k++)
         if (c->sum[k].count)
-            cJSON_AddItemToObject(object, keys[k], predictions(&c->sum[k], !c->reference));
+            cvq_json_add_item(object, keys[k], predictions(&c->sum[k], !c->reference));
 }
 
 static cvq_status add_states(cJSON *object, const cvq_compared *c, cvq_error *err) {
-    cJSON *list = cJSON_AddArrayToObject(object, "states");
+    cJSON *list = cvq_json_add_array(object, "states");
     for (size_t i = 0; i < c->states.count; i++) {
         const cvq_state_error *s = &c->states.places[i];
         double outliers;
         CVQ_TRY(cvq_state_error_outliers(s, &outliers, err));
         cJSON *o = cJSON_CreateObject();
-        cJSON_AddItemToArray(list, o);
-        cJSON_AddStringToObject(o, "name", s->name);
-        cJSON_AddNumberToObject(o, "rows", (double)s->rows);
-        cJSON_AddNumberToObject(o, "relative_error", cvq_state_error_relative(s));
-        cJSON_AddNumberToObject(o, "outliers", outliers);
+        cvq_json_append(list, o);
+        cvq_json_add_string(o, "name", s->name);
+        cvq_json_add_number(o, "rows", (double)s->rows);
+        cvq_json_add_number(o, "relative_error", cvq_state_error_relative(s));
+        cvq_json_add_number(o, "outliers", outliers);
     }
     return CVQ_OK;
 }
 
 static void add_model(cJSON *object, const cvq_compared *c) {
     const cvq_model_info *info = cvq_model_describe(c->run.model);
-    cJSON_AddStringToObject(object, "file", base_name(c->operand));
-    cJSON_AddStringToObject(object, "recipe", info->recipe);
-    cJSON_AddNumberToObject(object, "bytes", (double)info->file_bytes);
-    cJSON_AddStringToObject(object, "precision",
-                            c->args.precision == CVQ_PRECISION_FAST ? "fast" : "exact");
+    cvq_json_add_string(object, "file", base_name(c->operand));
+    cvq_json_add_string(object, "recipe", info->recipe);
+    cvq_json_add_number(object, "bytes", (double)info->file_bytes);
+    cvq_json_add_string(object, "precision",
+                        c->args.precision == CVQ_PRECISION_FAST ? "fast" : "exact");
 }
 
 static cvq_status print_json(work *w, cvq_error *err) {
     cvq_buffer text = {0};
     cJSON *root = cJSON_CreateObject();
-    cJSON *reference = cJSON_AddObjectToObject(root, "reference");
+    cJSON *reference = cvq_json_add_object(root, "reference");
     add_model(reference, &w->reference);
     add_predictions(reference, &w->reference);
-    cJSON *list = cJSON_AddArrayToObject(root, "models");
+    cJSON *list = cvq_json_add_array(root, "models");
     cvq_status status = CVQ_OK;
     for (size_t i = 0; status == CVQ_OK && i < w->num_models; i++) {
         cJSON *object = cJSON_CreateObject();
-        cJSON_AddItemToArray(list, object);
+        cvq_json_append(list, object);
         add_model(object, &w->models[i]);
         add_predictions(object, &w->models[i]);
         status = add_states(object, &w->models[i], err);

@@ -169,7 +169,7 @@ int main(int argc, char **argv) {
     const char *name = args.recipe ? args.recipe : "bf16";
     cvq_recipe *recipe = NULL;
     if (cvq_recipe_open(&recipe, name, &err) != CVQ_OK)
-        return cvq_say_usage(&command, "--recipe %s: %s", name, err.message);
+        return cvq_say_wrong_value(&command, "recipe", name, &err);
     if (work(&args, recipe, &err) != CVQ_OK) exit_code = cvq_say_error(&command, &err);
     cvq_recipe_free(recipe);
     return cvq_finish_stdout(&command, exit_code);

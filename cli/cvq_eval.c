@@ -121,13 +121,13 @@ static cvq_status print_json(const evaluation *e, double mean, const cvq_interva
                              cvq_error *err) {
     cvq_buffer text = {0};
     cJSON *root = cJSON_CreateObject();
-    cJSON_AddStringToObject(root, "metric", cvq_metric_names[e->args->metric - 1]);
-    cJSON_AddNumberToObject(root, "score", mean);
-    cJSON_AddNumberToObject(root, "n", (double)e->answers.task.count);
+    cvq_json_add_string(root, "metric", cvq_metric_names[e->args->metric - 1]);
+    cvq_json_add_number(root, "score", mean);
+    cvq_json_add_number(root, "n", (double)e->answers.task.count);
     if (difference) {
-        cJSON_AddNumberToObject(root, "difference", difference->middle);
-        cJSON_AddNumberToObject(root, "ci_low", difference->low);
-        cJSON_AddNumberToObject(root, "ci_high", difference->high);
+        cvq_json_add_number(root, "difference", difference->middle);
+        cvq_json_add_number(root, "ci_low", difference->low);
+        cvq_json_add_number(root, "ci_high", difference->high);
     }
     cvq_status status = cvq_json_print(&text, root, err);
     if (status == CVQ_OK) printf("%s\n", (const char *)text.data);

@@ -162,6 +162,8 @@ static cvq_status check_result(const arguments *args, const char *temp, const ui
     cvq_progress_erase();
     if (status == CVQ_CANCELLED) {
         cvq_fail(err, status, in, "verifying was stopped");
+    } else if (status == CVQ_IO || status == CVQ_OUT_OF_MEMORY || status == CVQ_INTERNAL) {
+        cvq_fail(err, status, bad.where, "%s", bad.message);
     } else if (status != CVQ_OK) {
         cvq_fail(err, status, in, "what it holds is damaged (%s); fetch it again", bad.message);
     } else {

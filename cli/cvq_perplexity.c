@@ -120,14 +120,14 @@ static cvq_status score_all(measurement *m, cvq_error *err) {
 static cvq_status print_json(const measurement *m, const cvq_divergence_sum *s, cvq_error *err) {
     cvq_buffer text = {0};
     cJSON *root = cJSON_CreateObject();
-    cJSON_AddNumberToObject(root, "perplexity", s->perplexity);
-    cJSON_AddNumberToObject(root, "stderr", s->deviation);
-    cJSON_AddNumberToObject(root, "tokens", (double)m->sum.count);
+    cvq_json_add_number(root, "perplexity", s->perplexity);
+    cvq_json_add_number(root, "stderr", s->deviation);
+    cvq_json_add_number(root, "tokens", (double)m->sum.count);
     if (m->args->kld) {
-        cJSON_AddNumberToObject(root, "kld_mean", s->kld_mean);
-        cJSON_AddNumberToObject(root, "kld_p99", s->kld_p99);
-        cJSON_AddNumberToObject(root, "top1_agreement", s->top1_agreement);
-        cJSON_AddNumberToObject(root, "perplexity_ratio", s->perplexity_ratio);
+        cvq_json_add_number(root, "kld_mean", s->kld_mean);
+        cvq_json_add_number(root, "kld_p99", s->kld_p99);
+        cvq_json_add_number(root, "top1_agreement", s->top1_agreement);
+        cvq_json_add_number(root, "perplexity_ratio", s->perplexity_ratio);
     }
     cvq_status status = cvq_json_print(&text, root, err);
     if (status == CVQ_OK) printf("%s\n", (const char *)text.data);

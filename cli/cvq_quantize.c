@@ -81,22 +81,18 @@ typedef struct work {
     cvq_convert_result result;
 } work;
 
-/* The recipe with the rules of --type, tried against this model: false after a message about wrong
- * usage. */
-static bool make_recipe(work *w) {
+/* The recipe with the rules of --type: the exit code, after a message if it is not 0. */
+static int make_recipe(work *w) {
     const arguments *args = w->args;
     cvq_error err = {0};
     const char *name = args->recipe ? args->recipe : DEFAULT_RECIPE;
-    if (cvq_recipe_open(&w->recipe, name, &err) != CVQ_OK) {
-        cvq_say_usage(&command, "--recipe %s: %s", name, err.message);
-        return false;
-    }
+    if (cvq_recipe_open(&w->recipe, name, &err) != CVQ_OK)
+        return cvq_say_wrong_value(&command, "recipe", name, &err);
     for (size_t i = 0; i < args->types.count; i++) {
-        if (cvq_recipe_add_rule(w->recipe, args->types.items[i], &err) == CVQ_OK) continue;
-        cvq_say_usage(&command, "--type '%s': %s", args->types.items[i], err.message);
-        return false;
+        if (cvq_recipe_add_rule(w->recipe, args->types.items[i], &err) != CVQ_OK)
+            return cvq_say_wrong_value(&command, "type", args->types.items[i], &err);
     }
-    return true;
+    return CVQ_EXIT_DONE;
 }
 
 /* Types of all tensors, [tensor count]; released with free(). */
@@ -200,9 +196,9 @@ static int run(work *w) {
     cvq_error err = {0};
     cvq_type *types = NULL;
     const cvq_target *target = &w->args->target;
-    const int exit_code = check_usage(w->args);
+    int exit_code = check_usage(w->args);
+    if (exit_code == CVQ_EXIT_DONE && !target->size) exit_code = make_recipe(w);
     if (exit_code != CVQ_EXIT_DONE) return exit_code;
-    if (!target->size && !make_recipe(w)) return CVQ_EXIT_USAGE;
     if (cvq_reader_open(&w->in, w->args->common.operands[0], &err) != CVQ_OK)
         return cvq_say_error(&command, &err);
     cvq_status status = cvq_calibration_files_open(

@@ -74,12 +74,13 @@ cvq_status info_manifest_read(const info_arguments *args, const char *path, cvq_
 
 /* Whether the older file has these bytes: somewhere in its tensors, or, of the head, in the same
  * place. */
-static bool has(const cvq_reader *old, const cvq_extents *contents, const cvq_extent *x) {
+static cvq_status find(bool *has, const cvq_reader *old, const cvq_extents *contents,
+                       const cvq_extent *x, cvq_error *err) {
     const cvq_file_map *map = cvq_reader_map(old);
-    bool same = false;
-    if (!x->hash || cvq_extents_find(contents, x)) return true;
-    return x->owner == CVQ_OWNER_HEAD && cvq_range_within(x->offset, x->size, map->size) &&
-           cvq_extent_match(x, map->data + x->offset, &same, NULL) == CVQ_OK && same;
+    *has = !x->hash || cvq_extents_find(contents, x);
+    if (*has || x->owner != CVQ_OWNER_HEAD || !cvq_range_within(x->offset, x->size, map->size))
+        return CVQ_OK;
+    return cvq_extent_match(x, map->data + x->offset, has, err);
 }
 
 typedef struct diff_totals {
@@ -118,8 +119,9 @@ cvq_status info_diff(const info_arguments *args, cvq_error *err) {
     if (status == CVQ_OK) status = cvq_alloc(&found, m.extents.count, sizeof(bool), "a list", err);
     if (status != CVQ_OK) goto done;
     cvq_extents_sort_by_hash(&have);
-    for (size_t i = 0; i < m.extents.count; i++)
-        ((bool *)found)[i] = has(old, &have, &m.extents.items[i]);
+    for (size_t i = 0; status == CVQ_OK && i < m.extents.count; i++)
+        status = find((bool *)found + i, old, &have, &m.extents.items[i], err);
+    if (status != CVQ_OK) goto done;
     print_ranges(&m, found, &totals);
     cvq_say_note(&args->common, "%s of %s are to be fetched; the rest is in %s",
                  cvq_human_bytes(totals.needed, needed), cvq_human_bytes(totals.all, all),

@@ -92,11 +92,11 @@ static void print_text(const cvq_reader *r, const cvq_metadata *m) {
 /* ---------------------------------------------------------------- JSON */
 
 static void add_number(cJSON *object, const char *key, uint64_t value) {
-    cJSON_AddNumberToObject(object, key, (double)value); /* all below 2^53 */
+    cvq_json_add_number(object, key, (double)value); /* all below 2^53 */
 }
 
 static void add_config(cJSON *root, const cvq_model_config *c) {
-    cJSON *o = cJSON_AddObjectToObject(root, "config");
+    cJSON *o = cvq_json_add_object(root, "config");
     const struct {
         const char *key;
         uint32_t value;
@@ -122,57 +122,57 @@ static void add_config(cJSON *root, const cvq_model_config *c) {
     };
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
         add_number(o, numbers[i].key, numbers[i].value);
-    cJSON_AddNumberToObject(o, "rms_norm_eps", (double)c->rms_norm_eps);
-    cJSON_AddNumberToObject(o, "vit_layer_norm_eps", (double)c->vit_layer_norm_eps);
-    cJSON *eos = cJSON_AddArrayToObject(o, "eos_ids");
+    cvq_json_add_number(o, "rms_norm_eps", (double)c->rms_norm_eps);
+    cvq_json_add_number(o, "vit_layer_norm_eps", (double)c->vit_layer_norm_eps);
+    cJSON *eos = cvq_json_add_array(o, "eos_ids");
     for (uint32_t i = 0; i < c->num_eos; i++)
-        cJSON_AddItemToArray(eos, cJSON_CreateNumber(c->eos_ids[i]));
+        cvq_json_append(eos, cJSON_CreateNumber(c->eos_ids[i]));
 }
 
 static void add_source(cJSON *root, const cvq_metadata *m) {
-    cJSON *source = cJSON_AddObjectToObject(root, "source");
-    cJSON_AddStringToObject(source, "revision", m->revision);
-    cJSON *files = cJSON_AddArrayToObject(source, "files");
+    cJSON *source = cvq_json_add_object(root, "source");
+    cvq_json_add_string(source, "revision", m->revision);
+    cJSON *files = cvq_json_add_array(source, "files");
     for (size_t i = 0; i < m->num_files; i++) {
         cJSON *file = cJSON_CreateObject();
-        cJSON_AddStringToObject(file, "name", m->files[i].name);
+        cvq_json_add_string(file, "name", m->files[i].name);
         add_number(file, "size", m->files[i].size);
-        cJSON_AddStringToObject(file, "sha256", m->files[i].sha256);
-        cJSON_AddItemToArray(files, file);
+        cvq_json_add_string(file, "sha256", m->files[i].sha256);
+        cvq_json_append(files, file);
     }
-    cJSON *licenses = cJSON_AddArrayToObject(root, "licenses");
+    cJSON *licenses = cvq_json_add_array(root, "licenses");
     for (size_t i = 0; i < m->num_licenses; i++)
-        cJSON_AddItemToArray(licenses, cJSON_CreateString(m->licenses[i].name));
-    cJSON_AddStringToObject(root, "card", m->card);
+        cvq_json_append(licenses, cJSON_CreateString(m->licenses[i].name));
+    cvq_json_add_string(root, "card", m->card);
 }
 
 static void add_tensors(cJSON *root, const cvq_reader *r) {
-    cJSON *tensors = cJSON_AddArrayToObject(root, "tensors");
+    cJSON *tensors = cvq_json_add_array(root, "tensors");
     for (size_t i = 0; i < cvq_reader_tensor_count(r); i++) {
         const cvq_tensor *t = cvq_reader_tensor(r, i);
         cJSON *o = cJSON_CreateObject();
-        cJSON_AddStringToObject(o, "name", t->spec.name);
-        cJSON *shape = cJSON_AddArrayToObject(o, "shape");
+        cvq_json_add_string(o, "name", t->spec.name);
+        cJSON *shape = cvq_json_add_array(o, "shape");
         for (uint32_t d = 0; d < t->spec.ndim; d++)
-            cJSON_AddItemToArray(shape, cJSON_CreateNumber((double)t->spec.dims[d]));
-        cJSON_AddStringToObject(o, "type", cvq_type_describe(t->type)->name);
+            cvq_json_append(shape, cJSON_CreateNumber((double)t->spec.dims[d]));
+        cvq_json_add_string(o, "type", cvq_type_describe(t->type)->name);
         add_number(o, "offset", t->offset);
         add_number(o, "bytes", t->size);
-        cJSON_AddItemToArray(tensors, o);
+        cvq_json_append(tensors, o);
     }
 }
 
 static void add_verification(cJSON *root, const info_file *f, const info_damage *d) {
-    cJSON *o = cJSON_AddObjectToObject(root, "verify");
-    cJSON_AddBoolToObject(o, "ok", d->count == 0);
-    if (f->has_manifest) cJSON_AddBoolToObject(o, "by_manifest", true);
-    cJSON *ranges = cJSON_AddArrayToObject(o, "bad_ranges");
+    cJSON *o = cvq_json_add_object(root, "verify");
+    cvq_json_add_bool(o, "ok", d->count == 0);
+    if (f->has_manifest) cvq_json_add_bool(o, "by_manifest", true);
+    cJSON *ranges = cvq_json_add_array(o, "bad_ranges");
     for (size_t i = 0; i < d->count; i++) {
         cJSON *range = cJSON_CreateObject();
         add_number(range, "offset", d->ranges[i].offset);
         add_number(range, "bytes", d->ranges[i].size);
-        cJSON_AddStringToObject(range, "tensor", d->ranges[i].owner);
-        cJSON_AddItemToArray(ranges, range);
+        cvq_json_add_string(range, "tensor", d->ranges[i].owner);
+        cvq_json_append(ranges, range);
     }
 }
 
@@ -180,13 +180,13 @@ static void add_all(cJSON *root, const info_arguments *args, const cvq_reader *r
                     const cvq_metadata *m) {
     char hex[65];
     cvq_hex_id(cvq_reader_id(r), hex);
-    cJSON_AddStringToObject(root, "id", hex);
+    cvq_json_add_string(root, "id", hex);
     add_number(root, "version", CVQ_FILE_VERSION);
     add_number(root, "file_bytes", cvq_reader_file_size(r));
-    cJSON_AddStringToObject(root, "recipe", m->recipe);
-    cJSON *types = cJSON_AddObjectToObject(root, "types");
+    cvq_json_add_string(root, "recipe", m->recipe);
+    cJSON *types = cvq_json_add_object(root, "types");
     for (size_t i = 0; i < m->num_rules; i++)
-        cJSON_AddStringToObject(types, m->rules[i].pattern, m->rules[i].type);
+        cvq_json_add_string(types, m->rules[i].pattern, m->rules[i].type);
     add_config(root, cvq_reader_config(r));
     if (args->tensors) add_tensors(root, r);
     add_source(root, m);

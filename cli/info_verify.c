@@ -192,23 +192,24 @@ typedef struct repair {
     size_t first;                /* of the batch */
     int fd;
     enum { REPAIR_KEPT, REPAIR_TAKEN, REPAIR_MISSING } * fate; /* [extents] */
-    atomic_bool write_failed;
-    cvq_error write_error; /* of the first that failed */
+    atomic_bool failed;
+    cvq_error error; /* of the first unit that failed */
     const char *out_path;
 } repair;
 
-static bool has_at(const cvq_file_map *map, uint64_t offset, const cvq_extent *x) {
+/* False also where it cannot be told, with the cause in err. */
+static bool has_at(const cvq_file_map *map, uint64_t offset, const cvq_extent *x, cvq_error *err) {
     bool matches = false;
     return cvq_range_within(offset, x->size, map->size) &&
-           cvq_extent_match(x, map->data + offset, &matches, NULL) == CVQ_OK && matches;
+           cvq_extent_match(x, map->data + offset, &matches, err) == CVQ_OK && matches;
 }
 
 /* The extent's bytes in the copy: at the same place, or wherever its chunk table says. */
-static const uint8_t *find_in_copy(const repair *r, const cvq_extent *x) {
+static const uint8_t *find_in_copy(const repair *r, const cvq_extent *x, cvq_error *err) {
     const cvq_file_map *map = file_map(&r->copy);
-    if (has_at(map, x->offset, x)) return map->data + x->offset;
+    if (has_at(map, x->offset, x, err)) return map->data + x->offset;
     const cvq_extent *other = cvq_extents_find(&r->by_hash, x);
-    if (other && has_at(map, other->offset, x)) return map->data + other->offset;
+    if (other && has_at(map, other->offset, x, err)) return map->data + other->offset;
     return NULL;
 }
 
@@ -218,20 +219,18 @@ static void repair_unit(void *context, size_t index, int thread) {
     const cvq_extent *x = &r->extents->items[number];
     const cvq_file_map *map = file_map(&r->damaged);
     const uint8_t *data = NULL;
+    cvq_error err = {0};
     (void)thread;
     if (!x->hash) return; /* padding: the output is zero where nothing is written */
-    if (has_at(map, x->offset, x)) {
+    if (has_at(map, x->offset, x, &err))
         data = map->data + x->offset;
-    } else if ((data = find_in_copy(r, x))) {
+    else if ((data = find_in_copy(r, x, &err)))
         r->fate[number] = REPAIR_TAKEN;
-    } else {
+    else
         r->fate[number] = REPAIR_MISSING;
-        return;
-    }
-    cvq_error err = {0};
-    if (cvq_write_all(r->fd, x->offset, data, (size_t)x->size, r->out_path, &err) != CVQ_OK &&
-        !atomic_exchange(&r->write_failed, true))
-        r->write_error = err;
+    if (data && err.code == CVQ_OK)
+        (void)cvq_write_all(r->fd, x->offset, data, (size_t)x->size, r->out_path, &err);
+    if (err.code != CVQ_OK && !atomic_exchange(&r->failed, true)) r->error = err;
 }
 
 /* What the file should be: by the manifest, else by whichever of the two has a whole head. */
@@ -298,9 +297,9 @@ static cvq_status repair_write(const info_arguments *args, repair *r, cvq_output
         const size_t n = e->count - r->first < BATCH ? e->count - r->first : BATCH;
         const cvq_extent *last = &e->items[r->first + n - 1];
         cvq_parallel_for(args->common.threads, n, repair_unit, r);
-        if (r->write_failed) {
-            if (err) *err = r->write_error;
-            return r->write_error.code;
+        if (r->failed) {
+            if (err) *err = r->error;
+            return r->error.code;
         }
         if (cvq_progress_bytes(&progress, last->offset + last->size - e->start, e->end - e->start))
             return cvq_fail(err, CVQ_CANCELLED, out->path, "repairing was stopped");

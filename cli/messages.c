@@ -43,6 +43,12 @@ int cvq_say_usage(const cvq_command *command, const char *format, ...) {
     return CVQ_EXIT_USAGE;
 }
 
+int cvq_say_wrong_value(const cvq_command *command, const char *option, const char *value,
+                        const cvq_error *err) {
+    if (err->code != CVQ_INVALID_ARGUMENT) return cvq_say_error(command, err);
+    return cvq_say_usage(command, "--%s '%s': %s", option, value, err->message);
+}
+
 static void say_line(const cvq_common *common, const char *format, va_list list) {
     char line[MAX_LINE] = "note: ";
     vsnprintf(line + 6, sizeof line - 6, format, list);
@@ -74,12 +80,13 @@ int cvq_finish_stdout(const cvq_command *command, int exit_code) {
 }
 
 void cvq_say_written(FILE *to, const char *path, const uint8_t id[32]) {
-    char hex[65], human[32], exact[32];
+    char hex[65], human[32], exact[32], size[80] = "";
     struct stat st;
-    uint64_t size = stat(path, &st) == 0 ? (uint64_t)st.st_size : 0;
+    if (stat(path, &st) == 0)
+        snprintf(size, sizeof size, "%s (%s bytes), ", cvq_human_bytes((uint64_t)st.st_size, human),
+                 cvq_with_commas((uint64_t)st.st_size, exact));
     cvq_hex_id(id, hex);
-    fprintf(to, "%s: %s (%s bytes), id %s\n", path, cvq_human_bytes(size, human),
-            cvq_with_commas(size, exact), hex);
+    fprintf(to, "%s: %sid %s\n", path, size, hex);
 }
 
 const char *cvq_with_commas(uint64_t n, char *out) {

@@ -12,6 +12,10 @@
 int cvq_say_error(const cvq_command *command, const cvq_error *err);
 /* A line that names wrong usage and points at --help. Returns CVQ_EXIT_USAGE. */
 int cvq_say_usage(const cvq_command *command, const char *format, ...) CVQ_PRINTF(2, 3);
+/* Why an option's value was refused: wrong usage, unless the cause is another (no memory). Returns
+ * the exit code. */
+int cvq_say_wrong_value(const cvq_command *command, const char *option, const char *value,
+                        const cvq_error *err);
 /* "cvq-run: note: ...", unless the user asked for quiet. */
 void cvq_say_note(const cvq_common *common, const char *format, ...) CVQ_PRINTF(2, 3);
 

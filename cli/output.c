@@ -26,17 +26,22 @@ static bool same_file(const struct stat *a, const struct stat *b) {
 }
 
 /* Whether a file directly in this folder is the one of `st`. */
-static bool folder_holds(const char *folder, const struct stat *st) {
+static cvq_status folder_holds(bool *found, const char *folder, const struct stat *st,
+                               cvq_error *err) {
+    cvq_status status = CVQ_OK;
     DIR *d = opendir(folder);
-    if (!d) return false;
-    bool found = false;
-    for (struct dirent *e; !found && (e = readdir(d));) {
+    if (!d) return cvq_fail_errno(err, folder, "cannot list this folder");
+    for (*found = false; !*found;) {
         struct stat other;
-        found = fstatat(dirfd(d), e->d_name, &other, 0) == 0 && S_ISREG(other.st_mode) &&
-                same_file(st, &other);
+        errno = 0;
+        const struct dirent *e = readdir(d);
+        if (!e && errno) status = cvq_fail_errno(err, folder, "cannot list this folder");
+        if (!e) break;
+        *found = fstatat(dirfd(d), e->d_name, &other, 0) == 0 && S_ISREG(other.st_mode) &&
+                 same_file(st, &other);
     }
     closedir(d);
-    return found;
+    return status;
 }
 
 cvq_status cvq_output_check_inputs(const char *path, const char *const *inputs, size_t num_inputs,
@@ -44,8 +49,14 @@ cvq_status cvq_output_check_inputs(const char *path, const char *const *inputs, 
     struct stat st, other;
     if (stat(path, &st) != 0) return CVQ_OK; /* not there yet */
     for (size_t i = 0; i < num_inputs; i++) {
-        if (!inputs[i] || stat(inputs[i], &other) != 0) continue;
-        if (same_file(&st, &other) || (S_ISDIR(other.st_mode) && folder_holds(inputs[i], &st)))
+        if (!inputs[i]) continue;
+        if (stat(inputs[i], &other) != 0) {
+            if (errno == ENOENT) continue;
+            return cvq_fail_errno(err, inputs[i], "cannot look at it");
+        }
+        bool same = same_file(&st, &other);
+        if (!same && S_ISDIR(other.st_mode)) CVQ_TRY(folder_holds(&same, inputs[i], &st, err));
+        if (same)
             return cvq_fail(err, CVQ_INVALID_ARGUMENT, path,
                             "is read as input, so it cannot be the output; give another name");
     }

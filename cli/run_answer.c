@@ -235,24 +235,24 @@ cvq_status cvq_run_print_json(const cvq_run *run, cvq_answer *a, cvq_error *err)
     const cvq_result *r = &a->result;
     cvq_buffer text = {0};
     cJSON *root = cJSON_CreateObject();
-    cJSON_AddStringToObject(root, "answer", cvq_answer_trimmed(a));
-    cJSON *ids = cJSON_AddArrayToObject(root, "completion_ids");
+    cvq_json_add_string(root, "answer", cvq_answer_trimmed(a));
+    cJSON *ids = cvq_json_add_array(root, "completion_ids");
     for (size_t i = 0; i < a->ids.size / sizeof(int32_t); i++) {
         int32_t id;
         memcpy(&id, a->ids.data + i * sizeof id, sizeof id);
-        cJSON_AddItemToArray(ids, cJSON_CreateNumber(id));
+        cvq_json_append(ids, cJSON_CreateNumber(id));
     }
-    cJSON_AddNumberToObject(root, "prompt_tokens", (double)a->prompt_tokens);
-    cJSON_AddNumberToObject(root, "completion_tokens", (double)r->tokens);
-    cJSON_AddStringToObject(root, "finish_reason", reasons[r->finish]);
-    cJSON_AddNumberToObject(root, "encode_s", r->encode_s);
-    cJSON_AddNumberToObject(root, "prefill_s", r->prefill_s);
-    cJSON_AddNumberToObject(root, "decode_s", r->decode_s);
-    cJSON_AddNumberToObject(root, "decode_tokens_per_s", decode_rate(r));
-    cJSON_AddNumberToObject(root, "peak_rss_bytes", peak_rss_bytes());
-    cJSON_AddNumberToObject(root, "start_s", run->ready - run->started);
+    cvq_json_add_number(root, "prompt_tokens", (double)a->prompt_tokens);
+    cvq_json_add_number(root, "completion_tokens", (double)r->tokens);
+    cvq_json_add_string(root, "finish_reason", reasons[r->finish]);
+    cvq_json_add_number(root, "encode_s", r->encode_s);
+    cvq_json_add_number(root, "prefill_s", r->prefill_s);
+    cvq_json_add_number(root, "decode_s", r->decode_s);
+    cvq_json_add_number(root, "decode_tokens_per_s", decode_rate(r));
+    cvq_json_add_number(root, "peak_rss_bytes", peak_rss_bytes());
+    cvq_json_add_number(root, "start_s", run->ready - run->started);
     cvq_run_add_usage(run, r, root);
-    if (run->args->memory) cJSON_AddItemToObject(root, "memory", cvq_run_plan_json(&run->plan));
+    if (run->args->memory) cvq_json_add_item(root, "memory", cvq_run_plan_json(&run->plan));
     cvq_status status = cvq_json_print(&text, root, err);
     if (status == CVQ_OK) printf("%s\n", (const char *)text.data);
     cJSON_Delete(root);

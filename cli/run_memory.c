@@ -45,9 +45,9 @@ cJSON *cvq_run_plan_json(const cvq_memory *plan) {
     for (size_t i = 0; i < sizeof members / sizeof *members; i++) {
         uint64_t bytes;
         memcpy(&bytes, (const char *)plan + members[i].offset, sizeof bytes);
-        cJSON_AddNumberToObject(root, members[i].name, (double)bytes);
+        cvq_json_add_number(root, members[i].name, (double)bytes);
     }
-    cJSON_AddBoolToObject(root, "limited", plan->limited);
+    cvq_json_add_bool(root, "limited", plan->limited);
     return root;
 }
 
@@ -177,13 +177,12 @@ void cvq_run_add_usage(const cvq_run *run, const cvq_result *result, cJSON *root
     for (size_t i = 0; i < sizeof spans / sizeof *spans; i++) {
         const cvq_usage *a = &run->usage[spans[i].from], *b = &run->usage[spans[i].to];
         snprintf(name, sizeof name, "%s_major_faults", spans[i].name);
-        cJSON_AddNumberToObject(root, name, b->major_faults - a->major_faults);
+        cvq_json_add_number(root, name, b->major_faults - a->major_faults);
         snprintf(name, sizeof name, "%s_read_bytes", spans[i].name);
-        cJSON_AddNumberToObject(root, name, b->read_bytes - a->read_bytes);
+        cvq_json_add_number(root, name, b->read_bytes - a->read_bytes);
     }
     const cvq_usage *steady = &run->usage[CVQ_MOMENT_STEADY], *end = &run->usage[CVQ_MOMENT_END];
     double tokens = result->tokens > 2 ? (double)result->tokens - 2 : 0;
-    cJSON_AddNumberToObject(root, "steady_tokens_per_s",
-                            tokens > 0 && end->at > steady->at ? tokens / (end->at - steady->at)
-                                                               : 0);
+    cvq_json_add_number(root, "steady_tokens_per_s",
+                        tokens > 0 && end->at > steady->at ? tokens / (end->at - steady->at) : 0);
 }

@@ -80,11 +80,10 @@ static cvq_status copy_piece(const cvq_tap_spool *s, const cvq_tap_piece *p, cvq
     uint64_t left = p->rows * s->taps[p->tap].cols * sizeof(float), offset = p->offset;
     while (left > 0) {
         size_t n = left < COPY_BYTES ? (size_t)left : COPY_BYTES;
-        ssize_t got = pread(s->fd, block, n, (off_t)offset);
-        if (got <= 0) return cvq_fail_errno(err, s->where, "cannot read back the taps");
-        CVQ_TRY(cvq_st_writer_append(w, block, (size_t)got, err));
-        offset += (uint64_t)got;
-        left -= (uint64_t)got;
+        CVQ_TRY(cvq_read_all(s->fd, offset, block, n, s->where, err));
+        CVQ_TRY(cvq_st_writer_append(w, block, n, err));
+        offset += n;
+        left -= n;
     }
     return CVQ_OK;
 }

@@ -56,18 +56,6 @@ cvq_status cvq_tap_spool_add(cvq_tap_spool *s, const char *name, size_t first, s
     return CVQ_OK;
 }
 
-static cvq_status read_all(const cvq_tap_spool *s, uint64_t offset, void *data, size_t size,
-                           cvq_error *err) {
-    for (char *at = data; size > 0;) {
-        ssize_t got = pread(s->fd, at, size, (off_t)offset);
-        if (got <= 0) return cvq_fail_errno(err, s->where, "cannot read back the taps");
-        at += got;
-        offset += (uint64_t)got;
-        size -= (size_t)got;
-    }
-    return CVQ_OK;
-}
-
 /* The piece that has row `first` of the tap; NULL if there is none. */
 static const cvq_tap_piece *find_piece(cvq_tap_spool *s, const char *name, size_t first,
                                        size_t cols) {
@@ -94,7 +82,8 @@ cvq_status cvq_tap_spool_read(cvq_tap_spool *s, const char *name, size_t first, 
         const uint64_t skipped = first - p->first, left = p->rows - skipped;
         const size_t n = left < rows ? (size_t)left : rows;
         const size_t bytes = n * cols * sizeof *values;
-        CVQ_TRY(read_all(s, p->offset + skipped * cols * sizeof *values, values, bytes, err));
+        CVQ_TRY(cvq_read_all(s->fd, p->offset + skipped * cols * sizeof *values, values, bytes,
+                             s->where, err));
         values += n * cols;
         first += n;
         rows -= n;

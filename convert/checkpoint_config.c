@@ -3,12 +3,10 @@
  * that changes nothing here. A key in no table may mean anything, so it is refused by name. */
 #include "convert/checkpoint_config.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "base/file_map.h"
 #include "formats/json.h"
@@ -288,13 +286,11 @@ cvq_status cvq_generation_config_read(cvq_generation_defaults *defaults, cvq_mod
     cvq_model_config c = *config;
     char *path = NULL;
     cJSON *root = NULL;
-    struct stat st;
+    bool there = false;
     CVQ_TRY(cvq_path_join(&path, dir, "generation_config.json", err));
-    cvq_status status = CVQ_OK;
-    if (stat(path, &st) == 0 || errno != ENOENT) {
-        status = cvq_json_read_file(&root, path, MAX_CONFIG, err);
-        if (status == CVQ_OK) status = read_generation(&d, &c, root, path, err);
-    }
+    cvq_status status = cvq_file_there(&there, path, err);
+    if (there) status = cvq_json_read_file(&root, path, MAX_CONFIG, err);
+    if (there && status == CVQ_OK) status = read_generation(&d, &c, root, path, err);
     if (status == CVQ_OK) {
         *defaults = d;
         *config = c;

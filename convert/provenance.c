@@ -113,12 +113,13 @@ static cvq_status list_files(cvq_metadata *m, const char *dir, const cvq_safeten
     const char *name;
     for (size_t i = 0; i < SMALL_FILES + shards + m->num_licenses; i++) {
         if (i < SMALL_FILES) {
-            struct stat st;
             char *path = NULL;
+            bool there;
             name = small_files[i];
             CVQ_TRY(cvq_path_join(&path, dir, name, err));
-            bool there = stat(path, &st) == 0;
+            const cvq_status status = cvq_file_there(&there, path, err);
             free(path);
+            CVQ_TRY(status);
             if (!there) continue;
         } else if (i < SMALL_FILES + shards) {
             name = cvq_safetensors_file_name(checkpoint, i - SMALL_FILES);

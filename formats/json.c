@@ -393,6 +393,46 @@ cvq_status cvq_json_string(const cJSON *object, const char *key, bool required, 
     return CVQ_OK;
 }
 
+/* ---------------------------------------------------------------- building */
+
+/* A parent that lacks something has no type: cJSON prints nothing that holds it. */
+static cJSON *child_of(cJSON *parent, cJSON *added) {
+    if (parent && !added) parent->type = cJSON_Invalid;
+    return added;
+}
+
+void cvq_json_add_string(cJSON *object, const char *key, const char *value) {
+    child_of(object, cJSON_AddStringToObject(object, key, value));
+}
+
+void cvq_json_add_number(cJSON *object, const char *key, double value) {
+    child_of(object, cJSON_AddNumberToObject(object, key, value));
+}
+
+void cvq_json_add_bool(cJSON *object, const char *key, bool value) {
+    child_of(object, cJSON_AddBoolToObject(object, key, value));
+}
+
+cJSON *cvq_json_add_array(cJSON *object, const char *key) {
+    return child_of(object, cJSON_AddArrayToObject(object, key));
+}
+
+cJSON *cvq_json_add_object(cJSON *object, const char *key) {
+    return child_of(object, cJSON_AddObjectToObject(object, key));
+}
+
+void cvq_json_add_item(cJSON *object, const char *key, cJSON *item) {
+    if (cJSON_AddItemToObject(object, key, item)) return;
+    child_of(object, NULL);
+    cJSON_Delete(item);
+}
+
+void cvq_json_append(cJSON *array, cJSON *item) {
+    if (cJSON_AddItemToArray(array, item)) return;
+    child_of(array, NULL);
+    cJSON_Delete(item);
+}
+
 cvq_status cvq_json_print(cvq_buffer *out, const cJSON *value, cvq_error *err) {
     char *text = cJSON_PrintUnformatted(value);
     if (!text) return cvq_fail(err, CVQ_OUT_OF_MEMORY, NULL, "no memory for JSON text");

@@ -38,6 +38,17 @@ cvq_status cvq_json_bool(const cJSON *object, const char *key, bool required, bo
 /* Borrowed from the object. */
 cvq_status cvq_json_string(const cJSON *object, const char *key, bool required, const char **out,
                            const char *where, cvq_error *err);
+
+/* Building, member by member: what finds no memory spoils its parent, and cvq_json_print then
+ * refuses the whole. So only that has to be checked; a parent may be NULL, too. An item belongs to
+ * its parent from then on, whatever happens. */
+void cvq_json_add_string(cJSON *object, const char *key, const char *value);
+void cvq_json_add_number(cJSON *object, const char *key, double value);
+void cvq_json_add_bool(cJSON *object, const char *key, bool value);
+cJSON *cvq_json_add_array(cJSON *object, const char *key);
+cJSON *cvq_json_add_object(cJSON *object, const char *key);
+void cvq_json_add_item(cJSON *object, const char *key, cJSON *item);
+void cvq_json_append(cJSON *array, cJSON *item);
 /* Print compactly (keys in the order they were added); the text is NUL-terminated in the buffer,
  * the NUL not counted. */
 cvq_status cvq_json_print(cvq_buffer *out, const cJSON *value, cvq_error *err);

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 #include <zstd.h>
+#include <zstd_errors.h>
 
 #include "base/checked.h"
 #include "base/file_map.h"
@@ -133,10 +134,14 @@ static void join_planes(const uint8_t *low, const uint8_t *high, size_t n, uint8
 
 /* ---------------------------------------------------------------- packing */
 
-/* One plane of n bytes to out, at most n bytes; stored where it does not get smaller. */
+/* One plane of n bytes to out, at most n bytes; stored where it does not get smaller. Its size
+ * there; 0 where zstd had no memory. */
 static size_t pack_plane(ZSTD_CCtx *z, const uint8_t *plane, size_t n, uint8_t *out) {
-    const size_t packed = n > 1 ? ZSTD_compressCCtx(z, out, n - 1, plane, n, LEVEL) : n;
-    if (n > 1 && !ZSTD_isError(packed)) return packed;
+    if (n > 1) {
+        const size_t packed = ZSTD_compressCCtx(z, out, n - 1, plane, n, LEVEL);
+        if (!ZSTD_isError(packed)) return packed;
+        if (ZSTD_getErrorCode(packed) != ZSTD_error_dstSize_tooSmall) return 0;
+    }
     memcpy(out, plane, n);
     return n;
 }
@@ -178,6 +183,10 @@ static void pack_unit(void *context, size_t index, int thread) {
         count = 2;
     } else {
         sizes[0] = pack_plane(z, p->raw, p->size, out);
+    }
+    if (sizes[0] == 0 || sizes[count - 1] == 0) {
+        cvq_fail(&p->error, CVQ_OUT_OF_MEMORY, b->where, "no memory for zstd");
+        return;
     }
     cvq_store_le(p->packed, count, 4);
     cvq_store_le(p->packed + 4, sizes[0], 4);

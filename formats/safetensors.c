@@ -439,23 +439,20 @@ static cvq_status open_single(cvq_safetensors *s, const char *path, cvq_error *e
 
 static cvq_status open_directory(cvq_safetensors *s, const char *dir, cvq_error *err) {
     char *path = NULL;
-    struct stat st;
+    bool there = false;
     CVQ_TRY(cvq_path_join(&path, dir, INDEX_NAME, err));
-    cvq_status status;
-    if (stat(path, &st) == 0) {
-        status = open_shards(s, dir, path, err);
-        free(path);
-        return status;
-    }
+    cvq_status status = cvq_file_there(&there, path, err);
+    if (there) status = open_shards(s, dir, path, err);
     free(path);
+    if (there || status != CVQ_OK) return status;
     CVQ_TRY(cvq_path_join(&path, dir, SINGLE_NAME, err));
-    if (stat(path, &st) == 0) {
+    status = cvq_file_there(&there, path, err);
+    if (there)
         status = open_single(s, path, err);
-    } else {
+    else if (status == CVQ_OK)
         status = cvq_fail(err, CVQ_NOT_FOUND, dir,
                           "neither " INDEX_NAME " nor " SINGLE_NAME
                           " is there: not a downloaded checkpoint");
-    }
     free(path);
     return status;
 }

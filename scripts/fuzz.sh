@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fuzzes every target for some minutes, as many at once as there are cores.
+# Fuzzes every target for some minutes, as many at once as there are cores (or CVQ_FUZZ_JOBS).
 #   scripts/fuzz.sh FOLDER MINUTES [TARGET...]    FOLDER: of the built targets; TARGET: picture, task, ...
 # Starts from tests/fuzz/corpus; what is new goes to FOLDER/../corpus, what fails to FOLDER/../found. Prints executions,
 # coverage (edges) and new inputs of each target; exits 1 if anything was found. CVQ_FUZZ_KEEP=1 merges what is new into the
@@ -30,7 +30,7 @@ fuzz_one() { # TARGET
 }
 export -f fuzz_one
 export folder minutes base
-printf '%s\n' "${targets[@]}" | xargs -P "$(nproc)" -I{} bash -c 'fuzz_one {}' || failed=1
+printf '%s\n' "${targets[@]}" | xargs -P "${CVQ_FUZZ_JOBS:-$(nproc)}" -I{} bash -c 'fuzz_one {}' || failed=1
 if [ "${CVQ_FUZZ_KEEP-0}" = 1 ]; then
     for t in "${targets[@]}"; do
         "$folder/fuzz_$t" -merge=1 -max_len=16384 "tests/fuzz/corpus/$t" "$base/corpus/$t" >/dev/null 2>&1 || true

@@ -287,6 +287,32 @@ static void utf8(void) {
     CHECK(!cvq_utf8_valid("\xed\xbf\xbf", 3));
 }
 
+/* An object that lacks a member, however deep, is not printed. */
+static void what_lacks_a_member_is_not_printed(void) {
+    for (int spoilt = 0; spoilt < 4; spoilt++) {
+        cJSON *root = cJSON_CreateObject();
+        cvq_buffer text = {0};
+        cvq_error err = {0};
+        cvq_json_add_string(root, "s", "x");
+        cvq_json_add_number(root, "n", 0.5);
+        cvq_json_add_bool(root, "b", true);
+        cJSON *array = cvq_json_add_array(root, "a"), *object = cvq_json_add_object(root, "o");
+        cvq_json_append(array, spoilt == 1 ? NULL : cJSON_CreateNumber(1));
+        cvq_json_add_item(object, "i", spoilt == 2 ? NULL : cJSON_CreateString("y"));
+        if (spoilt == 3) cvq_json_add_string(root, NULL, "z");
+        const cvq_status status = cvq_json_print(&text, root, &err);
+        CHECK_SAY(status == (spoilt ? CVQ_OUT_OF_MEMORY : CVQ_OK), "%d: %s", spoilt, err.message);
+        if (!spoilt)
+            CHECK(strcmp((char *)text.data,
+                         "{\"s\":\"x\",\"n\":0.5,\"b\":true,\"a\":[1],\"o\":{\"i\":\"y\"}}") == 0);
+        cJSON_Delete(root);
+        cvq_buffer_free(&text);
+    }
+    cvq_json_add_string(NULL, "s", "x"); /* no root: no crash, and nothing to print */
+    CHECK(cvq_json_add_array(NULL, "a") == NULL);
+    CHECK(cvq_json_print(&(cvq_buffer){0}, NULL, NULL) == CVQ_OUT_OF_MEMORY);
+}
+
 int main(void) {
     if (!temp_open()) return 1;
     RUN(bad_texts_are_refused);
@@ -297,6 +323,7 @@ int main(void) {
     RUN(many_keys);
     RUN(print_gives_the_text_back);
     RUN(integers_are_exact);
+    RUN(what_lacks_a_member_is_not_printed);
     RUN(members);
     RUN(files);
     RUN(utf8);
