@@ -199,6 +199,11 @@ aarch64: ## cross-build for 64-bit ARM and run the tests under qemu
 	$(SUB) $(CROSS)
 	$(RUN_TESTS) $(RUN_AARCH64)
 
+emulate: ## the kernels' tests at AVX-512 VNNI on an emulated processor (Bochs; some minutes)
+	@scripts/setup.sh emulate
+	+@$(MAKE) --no-print-directory -j$(JOBS) WERROR=-Werror $(B)/tests/test_kernels
+	scripts/emulate.sh $(B)/emulate $(B)/tests/test_kernels avx512 --in-bochs
+
 MINUTES ?= 1
 fuzz: ## libFuzzer on every target, MINUTES=1 each, from the corpora of tests/fuzz
 	@scripts/setup.sh fuzz
@@ -276,7 +281,7 @@ help: ## this list
 	@echo 'make TARGET [V=1] [B=build folder] [CC=compiler] [PREFIX=/usr/local] [DESTDIR=]'
 	@grep -hE '^[a-z0-9_-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z0-9_-]+):.*## /  \1\t/' | expand -t 20
 
-.PHONY: all needs force unit-tests fuzz-targets test-programs demo test quick faults regress clang asan ubsan aarch64 fuzz check-includes \
+.PHONY: all needs force unit-tests fuzz-targets test-programs demo test quick faults regress clang asan ubsan aarch64 emulate fuzz check-includes \
   format format-check manuals deb install uninstall clean help
 .SECONDARY:
 .DELETE_ON_ERROR:

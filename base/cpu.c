@@ -111,6 +111,7 @@ cvq_status cvq_cpu_level_find(cvq_cpu_level *level, const char *name, cvq_error 
                 *level = (cvq_cpu_level)i;
                 return CVQ_OK;
             }
+            list[0] = 0; /* those of this machine in place of all */
             for (int j = 0; j < CVQ_CPU_LEVELS; j++) {
                 if (!cvq_cpu_has((cvq_cpu_level)j)) continue;
                 size_t n = strlen(list);

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What building, testing and cross-building need, and how it comes onto this machine.
 #
-#   setup.sh build|test|cross|package|fuzz   install what is missing (apt, as root or with sudo that asks
+#   setup.sh build|test|cross|emulate|package|fuzz   install what is missing (apt, as root or with sudo that asks
 #                                       nothing); else print the command that does, and exit 1
 #   setup.sh --check WHAT               install nothing
 #   setup.sh --python                   print the python3 that the tests use
@@ -82,6 +82,18 @@ look_cross() {
     done
 }
 
+look_emulate() {
+    look_build
+    has bochs || { need bochs "the emulator Bochs"; need bochs-term "one of its displays"; }
+    [ -e /usr/share/bochs/BIOS-bochs-latest ] || need bochsbios "its BIOS"
+    [ -e /usr/share/bochs/VGABIOS-lgpl-latest ] || need vgabios "its video BIOS"
+    [ -e /usr/lib/ISOLINUX/isolinux.bin ] || need isolinux "isolinux"
+    [ -e /usr/lib/syslinux/modules/bios/ldlinux.c32 ] || need syslinux-common "isolinux's modules"
+    has xorriso || need xorriso xorriso
+    has cpio || need cpio cpio
+    [ -e /bin/busybox ] || need busybox-static "busybox, linked statically"
+}
+
 install() {
     local sudo="" log
     if [ "$(id -u)" != 0 ]; then
@@ -117,7 +129,7 @@ explain() {
 }
 
 usage() {
-    echo "usage: scripts/setup.sh [--check] build|test|cross|package|fuzz | --python" >&2
+    echo "usage: scripts/setup.sh [--check] build|test|cross|emulate|package|fuzz | --python" >&2
     exit 2
 }
 check=no
@@ -137,7 +149,7 @@ look() {
     "look_$what"
     [ ${#missing[@]} -eq 0 ]
 }
-case "$what" in build | test | cross | package | fuzz) ;; *) usage ;; esac
+case "$what" in build | test | cross | emulate | package | fuzz) ;; *) usage ;; esac
 if look; then exit 0; fi
 if [ "$check" = no ] && has apt-get && install && look; then exit 0; fi
 explain
