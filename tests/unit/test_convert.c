@@ -551,7 +551,7 @@ static void other_runs_do_not_go_on(void) {
     p.stop_at = UINT64_MAX;
     check_not_resumed("q4", &o, "another recipe");
     o.revision = "another";
-    check_not_resumed("q8", &o, "another recipe, revision");
+    check_not_resumed("q8", &o, "feedback, revision");
     o.revision = NULL;
     o.report = true;
     check_not_resumed("q8", &o, "report");
