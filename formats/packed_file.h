@@ -1,7 +1,7 @@
 /* A file packed for transport. 16-bit weights have little to say in their upper bytes (sign and
  * exponent), so pieces of the file are split into planes of upper and lower bytes where that helps,
  * and each plane is a zstd frame, or stored where that is smaller. Pieces are independent: packing
- * and unpacking use all threads. Layout (little-endian), normative text in docs/format.md:
+ * and unpacking use all threads. Layout (little-endian), normative text in docs/publish.md:
  *
  *   header  magic 89 'C' 'V' 'Z' 0D 0A 1A 0A | u32 version 0 | u32 piece bytes (1 MiB)
  *           | u64 file size | u8[32] id of the .cvq file | u64 0
