@@ -1,6 +1,7 @@
 /* SHA-256 through libcrypto's EVP interface, which picks the processor's own instructions. */
 #include "formats/chunk_hash.h"
 
+#include <openssl/crypto.h>
 #include <openssl/evp.h>
 #include <stdlib.h>
 
@@ -12,12 +13,19 @@ struct cvq_hasher {
     EVP_MD_CTX *context;
 };
 
+/* Without memory for its own tables libcrypto 3.0 crashes in the first hash; this refuses. */
+static cvq_status check_libcrypto(cvq_error *err) {
+    if (OSSL_LIB_CTX_get0_global_default()) return CVQ_OK;
+    return cvq_fail(err, CVQ_OUT_OF_MEMORY, "SHA-256", "no memory for libcrypto's tables");
+}
+
 static cvq_status hash_failure(cvq_error *err) {
     return cvq_fail(err, CVQ_INTERNAL, "SHA-256", "libcrypto refused to hash");
 }
 
 cvq_status cvq_sha256(const void *data, size_t size, uint8_t hash[CVQ_HASH_BYTES], cvq_error *err) {
     unsigned length = 0;
+    CVQ_TRY(check_libcrypto(err));
     if (EVP_Digest(data, size, hash, &length, EVP_sha256(), NULL) != 1 || length != CVQ_HASH_BYTES)
         return hash_failure(err);
     return CVQ_OK;
@@ -48,6 +56,7 @@ void cvq_hash_hex(const uint8_t hash[CVQ_HASH_BYTES], char *hex) {
 
 cvq_status cvq_hasher_open(cvq_hasher **out, cvq_error *err) {
     void *memory = NULL;
+    CVQ_TRY(check_libcrypto(err));
     CVQ_TRY(cvq_alloc(&memory, 1, sizeof(cvq_hasher), "a hash", err));
     cvq_hasher *h = memory;
     h->context = EVP_MD_CTX_new();
