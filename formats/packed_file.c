@@ -134,26 +134,40 @@ static void join_planes(const uint8_t *low, const uint8_t *high, size_t n, uint8
 
 /* ---------------------------------------------------------------- packing */
 
-/* One plane of n bytes to out, at most n bytes; stored where it does not get smaller. Its size
- * there; 0 where zstd had no memory. */
-static size_t pack_plane(ZSTD_CCtx *z, const uint8_t *plane, size_t n, uint8_t *out) {
+/* One plane of n bytes to out, at most n bytes; stored where it does not get smaller. */
+static cvq_status pack_plane(ZSTD_CCtx *z, const uint8_t *plane, size_t n, uint8_t *out,
+                             size_t *size) {
+    *size = n;
     if (n > 1) {
         const size_t packed = ZSTD_compressCCtx(z, out, n - 1, plane, n, LEVEL);
-        if (!ZSTD_isError(packed)) return packed;
-        if (ZSTD_getErrorCode(packed) != ZSTD_error_dstSize_tooSmall) return 0;
+        if (!ZSTD_isError(packed)) {
+            *size = packed;
+            return CVQ_OK;
+        }
+        if (ZSTD_getErrorCode(packed) != ZSTD_error_dstSize_tooSmall) return CVQ_OUT_OF_MEMORY;
     }
     memcpy(out, plane, n);
-    return n;
+    return CVQ_OK;
+}
+
+static cvq_status pack_planes(ZSTD_CCtx *z, const uint8_t *raw, size_t n, uint8_t *planes,
+                              uint8_t *out, size_t sizes[2]) {
+    split_planes(raw, n, planes, planes + n / 2);
+    const cvq_status status = pack_plane(z, planes, n / 2, out, &sizes[0]);
+    if (status != CVQ_OK) return status;
+    return pack_plane(z, planes + n / 2, n / 2, out + sizes[0], &sizes[1]);
 }
 
 /* Whether two planes pack better than the bytes as they are, judged by the piece's beginning. */
-static bool wants_planes(ZSTD_CCtx *z, const piece *p, uint8_t *planes) {
+static cvq_status wants_planes(ZSTD_CCtx *z, const piece *p, uint8_t *planes, bool *wanted) {
     const size_t n = p->size < SAMPLE ? p->size / 2 * 2 : SAMPLE;
-    if (p->size % 2 != 0 || n == 0) return false;
-    uint8_t *low = planes, *high = planes + n / 2, *out = p->packed;
-    split_planes(p->raw, n, low, high);
-    const size_t split = pack_plane(z, low, n / 2, out) + pack_plane(z, high, n / 2, out);
-    return split < pack_plane(z, p->raw, n, out);
+    size_t split[2], whole;
+    *wanted = false;
+    if (p->size % 2 != 0 || n == 0) return CVQ_OK;
+    cvq_status status = pack_planes(z, p->raw, n, planes, p->packed, split);
+    if (status == CVQ_OK) status = pack_plane(z, p->raw, n, p->packed, &whole);
+    if (status == CVQ_OK) *wanted = split[0] + split[1] < whole;
+    return status;
 }
 
 static cvq_status read_piece(const batch *b, piece *p) {
@@ -174,21 +188,16 @@ static void pack_unit(void *context, size_t index, int thread) {
     ZSTD_CCtx *z = b->compress[thread];
     if (read_piece(b, p) != CVQ_OK) return;
     size_t sizes[2] = {0};
-    uint32_t count = 1;
-    if (wants_planes(z, p, planes)) {
-        const size_t half = p->size / 2;
-        split_planes(p->raw, p->size, planes, planes + half);
-        sizes[0] = pack_plane(z, planes, half, out);
-        sizes[1] = pack_plane(z, planes + half, half, out + sizes[0]);
-        count = 2;
-    } else {
-        sizes[0] = pack_plane(z, p->raw, p->size, out);
-    }
-    if (sizes[0] == 0 || sizes[count - 1] == 0) {
-        cvq_fail(&p->error, CVQ_OUT_OF_MEMORY, b->where, "no memory for zstd");
+    bool split;
+    cvq_status status = wants_planes(z, p, planes, &split);
+    if (status == CVQ_OK)
+        status = split ? pack_planes(z, p->raw, p->size, planes, out, sizes)
+                       : pack_plane(z, p->raw, p->size, out, &sizes[0]);
+    if (status != CVQ_OK) {
+        cvq_fail(&p->error, status, b->where, "no memory for zstd");
         return;
     }
-    cvq_store_le(p->packed, count, 4);
+    cvq_store_le(p->packed, split ? 2 : 1, 4);
     cvq_store_le(p->packed + 4, sizes[0], 4);
     cvq_store_le(p->packed + 8, sizes[1], 4);
     cvq_store_le(p->packed + 12, 0, 4);
