@@ -13,44 +13,42 @@
 #include "formats/chunk_hash.h"
 
 #define MAX_ORIGIN_BYTES (1u << 16)
-#define MAX_TASK_BYTES (1u << 30)
 
 /* choice: 0 = not given, which the model decides. */
 static void add_choice(cJSON *object, const char *key, const char *const *names, int choice) {
-    cJSON_AddStringToObject(object, key, choice > 0 ? names[choice - 1] : "default");
+    cvq_json_add_string(object, key, choice > 0 ? names[choice - 1] : "default");
 }
 
 static cvq_status add_task(cJSON *object, const char *path, cvq_error *err) {
-    cvq_buffer task = {0};
+    cvq_file_map task = {.fd = -1};
     uint8_t hash[CVQ_HASH_BYTES];
     char hex[CVQ_HASH_DIGITS + 1];
-    cvq_status status = cvq_read_file(&task, path, MAX_TASK_BYTES, err);
-    if (status == CVQ_OK) status = cvq_sha256(task.data, task.size, hash, err);
-    if (status == CVQ_OK) {
-        cvq_hash_hex(hash, hex);
-        cJSON_AddStringToObject(object, "task", hex);
-    }
-    cvq_buffer_free(&task);
-    return status;
+    CVQ_TRY(cvq_file_map_open(&task, path, err));
+    const cvq_status status = cvq_sha256_file(&task, hash, err);
+    cvq_file_map_close(&task);
+    CVQ_TRY(status);
+    cvq_hash_hex(hash, hex);
+    cvq_json_add_string(object, "task", hex);
+    return CVQ_OK;
 }
 
 static cvq_status describe(cJSON *object, const cvq_run *run, const char *task_path,
                            cvq_error *err) {
     const cvq_run_args *a = run->args;
-    cJSON_AddStringToObject(object, "model", cvq_model_describe(run->model)->id);
+    cvq_json_add_string(object, "model", cvq_model_describe(run->model)->id);
     if (task_path) CVQ_TRY(add_task(object, task_path, err));
     add_choice(object, "template", cvq_template_names, a->template_choice);
     add_choice(object, "rope", cvq_rope_names, a->rope);
     add_choice(object, "kv", cvq_kv_names, a->kv);
     add_choice(object, "precision", cvq_precision_names, a->precision);
-    cJSON_AddBoolToObject(object, "exif", !a->no_exif);
-    cJSON_AddNumberToObject(object, "context", (double)a->context);
-    cJSON_AddNumberToObject(object, "max-tokens", (double)a->max_tokens);
-    cJSON_AddNumberToObject(object, "temperature", a->temperature);
-    cJSON_AddNumberToObject(object, "top-k", (double)a->top_k);
-    cJSON_AddNumberToObject(object, "top-p", a->top_p);
-    cJSON_AddNumberToObject(object, "repetition-penalty", a->repetition_penalty);
-    cJSON_AddNumberToObject(object, "seed", (double)a->seed);
+    cvq_json_add_bool(object, "exif", !a->no_exif);
+    cvq_json_add_number(object, "context", (double)a->context);
+    cvq_json_add_number(object, "max-tokens", (double)a->max_tokens);
+    cvq_json_add_number(object, "temperature", a->temperature);
+    cvq_json_add_number(object, "top-k", (double)a->top_k);
+    cvq_json_add_number(object, "top-p", a->top_p);
+    cvq_json_add_number(object, "repetition-penalty", a->repetition_penalty);
+    cvq_json_add_number(object, "seed", (double)a->seed);
     return CVQ_OK;
 }
 
@@ -96,10 +94,12 @@ cvq_status cvq_answers_origin_check(const cvq_run *run, const char *task_path, c
     cJSON *object = cJSON_CreateObject();
     CVQ_TRY(cvq_alloc((void **)&path, strlen(out) + sizeof ending, 1, "a name", err));
     sprintf(path, "%s%s", out, ending);
+    bool there = false;
     cvq_status status = describe(object, run, task_path, err);
+    if (status == CVQ_OK) status = cvq_file_there(&there, path, err);
     if (status == CVQ_OK && fresh)
         status = write_origin(path, object, err);
-    else if (status == CVQ_OK && access(path, F_OK) == 0)
+    else if (status == CVQ_OK && there)
         status = compare(path, out, object, err);
     else if (status == CVQ_OK)
         cvq_say_note(&run->args->common,
