@@ -221,9 +221,10 @@ def until(condition, process, seconds=60):
 
 
 def interrupted_files():
-    """A signal while the output is being written: nothing stays, exit 130."""
+    """A signal while the output is being written: exit 130, and nothing stays but what --resume goes on from, which is then said."""
+    resumable = {'stopped.cvq.partial', 'stopped.cvq.partial.journal'}
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        kept, code = files(), 0
+        kept, code = set(files()), 0
         for _ in range(20):  # it may be finished before the signal comes
             p = subprocess.Popen(argv('cvq-convert', '--recipe', 'q4', '--threads', '1', 'checkpoint', 'stopped.cvq'), cwd=work,
                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -234,8 +235,12 @@ def interrupted_files():
             if code != 0:
                 break
             os.remove(path('stopped.cvq'))
-        check(f'{number.name}: exit 130, quiet, nothing left', code == 130 and files() == kept and not err,
-              f'exit {code}, {err!r}, {set(files()) ^ set(kept)}')
+        left = set(files()) - kept
+        told = b'--resume' in err and one_line(err) if left else not err
+        check(f'{number.name}: exit 130, and either nothing left or what --resume needs', code == 130 and left in (set(), resumable) and told,
+              f'exit {code}, {err!r}, {left}')
+        for name in left:
+            os.remove(path(name))
 
 
 def full_disk():
