@@ -2,6 +2,12 @@
 #ifndef CVQ_BASE_CHECKED_H
 #define CVQ_BASE_CHECKED_H
 
+/* Weights are read where they lie in their files, which are little-endian: a machine of the other
+ * order would need every matrix swapped, and read nothing but noise without. */
+#if !defined(__BYTE_ORDER__) || __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "big-endian machines are not supported: model files are used in place, little-endian"
+#endif
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>

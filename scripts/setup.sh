@@ -76,6 +76,8 @@ look_cross() {
     local m
     has aarch64-linux-gnu-gcc || need gcc-aarch64-linux-gnu "a cross compiler for aarch64"
     [ -e /usr/aarch64-linux-gnu/include/stdio.h ] || need libc6-dev-arm64-cross "its C library"
+    has s390x-linux-gnu-gcc || need gcc-s390x-linux-gnu "a cross compiler for s390x (that it refuses is tested)"
+    [ -e /usr/s390x-linux-gnu/include/stdio.h ] || need libc6-dev-s390x-cross "its C library"
     has qemu-aarch64 || need qemu-user "qemu-aarch64"
     for m in $modules; do
         [ -e "$arm64_dir/pkgconfig/$m.pc" ] || need "${package[$m]}:arm64" "$m for arm64"
