@@ -23,6 +23,7 @@ typedef struct gemm_chunk {
     float scale[GEMM_CHUNK_BLOCKS][CVQ_PANEL_ROWS];
     int32_t zeros[GEMM_CHUNK_BLOCKS][CVQ_PANEL_ROWS]; /* where they differ by row; a 16-bit value */
     const uint8_t *lines;                             /* storage, or in the file */
+    const uint8_t *head;                              /* q4s: the panel's row scales */
     size_t columns;                                   /* a multiple of 64, at most GEMM_CHUNK */
     int32_t zero;                                     /* to be subtracted from every code */
 } gemm_chunk;
@@ -37,7 +38,8 @@ typedef struct gemm_rows {
 /* Brings one row's activations of a chunk into the form that the tiles read. */
 typedef void gemm_pack_fn(const int8_t *q, int8_t *out);
 
-/* data: the panel's groups from the chunk's first column on; w for the codebook. columns is set. */
+/* data: the panel's groups from the chunk's first column on; w for the codebook. columns and head
+ * are set. */
 typedef void gemm_unpack_fn(const cvq_panels *w, const uint8_t *data, gemm_chunk *out);
 /* first: c starts from 0. w: as many chunks, side by side, as the tile has panels. */
 typedef void gemm_tile_fn(const gemm_chunk *w, const gemm_rows *a, float *c, size_t ldc,

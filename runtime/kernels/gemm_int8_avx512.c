@@ -2,11 +2,12 @@
  * one 64-byte line (16 rows x 4 columns) and one broadcast of 4 activations at a time.
  *
  * The zero point costs nothing: the accumulator starts at -zero x (sum of the activations), one
- * broadcast load. q4t's offsets are added to the codes while unpacking (at most 158). Tiles of 2
- * panels x 6 rows keep 12 integer and 12 float accumulators in registers; q8 is read in place. */
+ * broadcast load. Offsets are added to the table's entries while unpacking (at most 158). Tiles of
+ * 2 panels x 6 rows keep 12 integer and 12 float accumulators in registers; q8 is read in place. */
 #include <immintrin.h>
 #include <string.h>
 
+#include "runtime/kernels/block_scales_zmm.h"
 #include "runtime/kernels/gemm_int8.h"
 
 static __m512i load_line(const uint8_t *p) {
@@ -46,26 +47,50 @@ static void unpack_q4(const cvq_panels *w, const uint8_t *data, gemm_chunk *out)
     out->zero = 8;
 }
 
-static void unpack_q4t(const cvq_panels *w, const uint8_t *data, gemm_chunk *out) {
+static __m512i load_table(const uint8_t *table) {
+    return _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)table));
+}
+
+/* A byte in each lane becomes four. */
+static __m512i spread(__m512i byte) {
+    byte = _mm512_or_si512(byte, _mm512_slli_epi32(byte, 8));
+    return _mm512_or_si512(byte, _mm512_slli_epi32(byte, 16));
+}
+
+/* A block's codes become entries of the table plus the offset of their row. */
+static void unpack_by_table(const uint8_t *plane, __m512i table, __m512i offset, uint8_t *lines) {
     const __m512i low = _mm512_set1_epi8(15);
-    const __m512i table =
-        _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)w->codebook->table));
+    for (int l = 0; l < 4; l++) {
+        __m512i x = load_line(plane + 64 * l), y = _mm512_srli_epi16(x, 4);
+        x = _mm512_shuffle_epi8(table, _mm512_and_si512(x, low));
+        y = _mm512_shuffle_epi8(table, _mm512_and_si512(y, low));
+        _mm512_store_si512(lines + 64 * l, _mm512_add_epi8(x, offset));
+        _mm512_store_si512(lines + 64 * l + 256, _mm512_add_epi8(y, offset));
+    }
+}
+
+static void unpack_q4t(const cvq_panels *w, const uint8_t *data, gemm_chunk *out) {
+    const __m512i table = load_table(w->codebook->table);
     for (size_t b = 0; b < out->columns / 32; b++) {
         const uint8_t *group = data + b / 2 * GEMM_GROUP_BYTES(36);
         if (b % 2 == 0) unpack_scales(group, &out->scale[b]);
         __m256i scales = _mm256_loadu_si256((const __m256i *)(const void *)(group + b % 2 * 32));
         __m512i offset = _mm512_cvtepu16_epi32(_mm256_and_si256(scales, _mm256_set1_epi16(31)));
-        offset = _mm512_or_si512(offset, _mm512_slli_epi32(offset, 8));
-        offset = _mm512_or_si512(offset, _mm512_slli_epi32(offset, 16));
-        const uint8_t *plane = group + 64 + b % 2 * 256;
-        uint8_t *lines = out->storage + b * 512;
-        for (int l = 0; l < 4; l++) {
-            __m512i x = load_line(plane + 64 * l), y = _mm512_srli_epi16(x, 4);
-            x = _mm512_shuffle_epi8(table, _mm512_and_si512(x, low));
-            y = _mm512_shuffle_epi8(table, _mm512_and_si512(y, low));
-            _mm512_store_si512(lines + 64 * l, _mm512_add_epi8(x, offset));
-            _mm512_store_si512(lines + 64 * l + 256, _mm512_add_epi8(y, offset));
-        }
+        unpack_by_table(group + 64 + b % 2 * 256, table, spread(offset), out->storage + b * 512);
+    }
+    out->lines = out->storage;
+    out->zero = w->codebook->zero;
+}
+
+static void unpack_q4s(const cvq_panels *w, const uint8_t *data, gemm_chunk *out) {
+    const __m512i table = load_table(w->codebook->table);
+    const q4s_levels levels = q4s_levels_load();
+    for (size_t b = 0; b < out->columns / 32; b++) {
+        const uint8_t *group = data + b / 4 * GEMM_GROUP_BYTES(68);
+        __m512i lanes = q4s_lanes(group + b % 4 * 16);
+        _mm512_store_ps(out->scale[b], q4s_scales(levels, out->head, lanes));
+        __m512i offset = _mm512_add_epi32(q4s_offsets(lanes), _mm512_set1_epi32(5));
+        unpack_by_table(group + 64 + b % 4 * 256, table, spread(offset), out->storage + b * 512);
     }
     out->lines = out->storage;
     out->zero = w->codebook->zero;
@@ -201,3 +226,4 @@ KERNEL_OF(q8, 128)
 KERNEL_OF(q6, 32)
 KERNEL_OF(q4t, 32)
 KERNEL_OF(q4, 32)
+KERNEL_OF(q4s, 32)

@@ -51,9 +51,8 @@ static void run_chunk(const gemm_plan *plan, const cvq_panels *w, size_t panel0,
     const cvq_type_info *info = cvq_type_describe(w->type);
     for (size_t p = 0; p < num_panels; p++) {
         chunks[p].columns = w->k - k0 < GEMM_CHUNK ? w->k - k0 : GEMM_CHUNK;
-        plan->unpack(w,
-                     w->data + (panel0 + p) * w->panel_stride +
-                         cvq_group_offset(info, CVQ_PANEL_ROWS, k0 / info->group),
+        chunks[p].head = w->data + (panel0 + p) * w->panel_stride;
+        plan->unpack(w, chunks[p].head + cvq_group_offset(info, CVQ_PANEL_ROWS, k0 / info->group),
                      &chunks[p]);
     }
     for (size_t i = 0, rows; i < m; i += rows) {

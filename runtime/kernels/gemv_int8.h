@@ -39,12 +39,19 @@ GEMM_INLINE void gemv_run(const gemv_plan *plan, const cvq_panels *w, size_t pan
     }
 }
 
-/* Columns and bytes of a group. */
+/* Columns, blocks and bytes of a group, and of a panel's head. */
 GEMM_INLINE size_t gemv_columns(const cvq_type type) {
-    return type == CVQ_TYPE_Q8 ? 256 : 64;
+    return type == CVQ_TYPE_Q8 ? 256 : type == CVQ_TYPE_Q4S ? 128 : 64;
+}
+GEMM_INLINE size_t gemv_blocks(const cvq_type type) {
+    return type == CVQ_TYPE_Q4S ? 4 : 2;
 }
 GEMM_INLINE size_t gemv_bytes(const cvq_type type) {
-    return CVQ_PANEL_ROWS * (type == CVQ_TYPE_Q8 ? 260 : type == CVQ_TYPE_Q6 ? 52 : 36);
+    size_t row = type == CVQ_TYPE_Q8 ? 260 : type == CVQ_TYPE_Q6 ? 52 : 36;
+    return CVQ_PANEL_ROWS * (type == CVQ_TYPE_Q4S ? 68 : row);
+}
+GEMM_INLINE size_t gemv_head(const cvq_type type) {
+    return CVQ_PANEL_ROWS * (type == CVQ_TYPE_Q4S ? sizeof(float) : 0);
 }
 
 /* Asks for as many bytes as are about to be loaded, some way ahead. Near the end of the weights

@@ -1,12 +1,13 @@
 /* int8 matrix kernels for few rows with AVX-512 VNNI. A line of 64 codes is a plane's line and a
- * mask or shift (q4), and a shuffle (q4t), or two more bits (q6), or the file's own (q8).
+ * mask or shift (q4), and a shuffle (q4t, q4s), or two more bits (q6), or the file's own (q8).
  *
  * Zero points: an accumulator starts at (zero point) x (sum of the block's activations), one
- * vpmaddwd with a broadcast; where that is a row's own (q4t's offset), the zero points come from
- * the scales' bits by three operations a block. */
+ * vpmaddwd with a broadcast; where that is a row's own (an offset), the zero points come from the
+ * scales' bits by three operations a block. */
 #include <immintrin.h>
 #include <string.h>
 
+#include "runtime/kernels/block_scales_zmm.h"
 #include "runtime/kernels/gemv_int8.h"
 
 GEMM_INLINE __m512i load_line(const uint8_t *p) {
@@ -24,14 +25,46 @@ GEMM_INLINE __m512i dot4(__m512i sum, __m512i codes, __m512i activations) {
     return sum;
 }
 
-/* 16-bit zero points as vpmaddwd takes them: the other half of a lane is 0. scales: of 16 rows. */
-GEMM_INLINE __m512i zero_points(const cvq_type type, const cvq_panels *w, const uint8_t *scales) {
-    if (type == CVQ_TYPE_Q8) return _mm512_set1_epi32(0x10000 - 128);
-    if (type == CVQ_TYPE_Q6) return _mm512_set1_epi32(0x10000 - 32);
-    if (type == CVQ_TYPE_Q4) return _mm512_set1_epi32(0x10000 - 8);
-    __m256i offset = _mm256_and_si256(_mm256_loadu_si256((const __m256i *)(const void *)scales),
-                                      _mm256_set1_epi16(31));
-    return _mm512_cvtepu16_epi32(_mm256_sub_epi16(offset, _mm256_set1_epi16(w->codebook->zero)));
+/* What a type needs in registers all along a panel. */
+typedef struct constants {
+    __m512i table; /* q4t, q4s */
+    q4s_levels levels;
+} constants;
+
+GEMM_INLINE constants constants_load(const cvq_type type, const cvq_panels *w) {
+    constants t = {_mm512_setzero_si512(), {_mm512_setzero_ps(), _mm512_setzero_ps()}};
+    if (cvq_type_has_table(type))
+        t.table = _mm512_broadcast_i32x4(
+            _mm_loadu_si128((const __m128i *)(const void *)w->codebook->table));
+    if (type == CVQ_TYPE_Q4S) t.levels = q4s_levels_load();
+    return t;
+}
+
+/* Of a block's 16 rows. */
+typedef struct block_scales {
+    __m512 d;
+    __m512i zero; /* less than 0, 16 bits as vpmaddwd takes them: the other half of a lane is 0 */
+} block_scales;
+
+GEMM_INLINE block_scales scales_of(const cvq_type type, const cvq_panels *w, const constants *t,
+                                   const uint8_t *head, const uint8_t *group, const size_t b) {
+    if (type == CVQ_TYPE_Q4S) {
+        __m512i lanes = q4s_lanes(group + 16 * b);
+        __m512i least = _mm512_set1_epi32((5 - w->codebook->zero) & 0xffff);
+        return (block_scales){q4s_scales(t->levels, head, lanes),
+                              _mm512_add_epi16(q4s_offsets(lanes), least)};
+    }
+    __m256i halves = _mm256_loadu_si256((const __m256i *)(const void *)(group + 32 * b));
+    block_scales s = {_mm512_cvtph_ps(halves), _mm512_setzero_si512()};
+    if (type == CVQ_TYPE_Q4T) {
+        __m256i offset = _mm256_and_si256(halves, _mm256_set1_epi16(31));
+        s.zero =
+            _mm512_cvtepu16_epi32(_mm256_sub_epi16(offset, _mm256_set1_epi16(w->codebook->zero)));
+    } else {
+        const int zero = type == CVQ_TYPE_Q8 ? 128 : type == CVQ_TYPE_Q6 ? 32 : 8;
+        s.zero = _mm512_set1_epi32(0x10000 - zero);
+    }
+    return s;
 }
 
 /* Lines l and l + 4 (columns 4l.. and 16 + 4l..) of block b of a group. */
@@ -41,7 +74,7 @@ GEMM_INLINE void decode(const cvq_type type, const uint8_t *group, const size_t 
     __m512i both = load_line(group + 64 + 256 * b + 64 * l);
     *x = _mm512_and_si512(both, low);
     *y = _mm512_and_si512(_mm512_srli_epi16(both, 4), low);
-    if (type == CVQ_TYPE_Q4T) {
+    if (cvq_type_has_table(type)) {
         *x = _mm512_shuffle_epi8(table, *x);
         *y = _mm512_shuffle_epi8(table, *y);
     }
@@ -59,30 +92,26 @@ typedef struct sums {
 } sums;
 
 /* A block's end: sum += scales x (float)dot. k: the block's first column. */
-GEMM_INLINE void add_block(const int panels, const int rows, const uint8_t *const *scales,
+GEMM_INLINE void add_block(const int panels, const int rows, const block_scales *scales,
                            const gemm_rows *a, size_t k, __m512i (*dot)[GEMV_MAX_PANELS], sums *s) {
     GEMM_UNROLL for (int p = 0; p < panels; p++) {
-        __m512 weight =
-            _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)scales[p]));
         GEMM_UNROLL for (int i = 0; i < rows; i++) {
             float scale = a->scale[((size_t)i * a->stride + k) / CVQ_ACT_BLOCK];
-            s->row[i][p] = _mm512_fmadd_ps(_mm512_mul_ps(weight, _mm512_set1_ps(scale)),
+            s->row[i][p] = _mm512_fmadd_ps(_mm512_mul_ps(scales[p].d, _mm512_set1_ps(scale)),
                                            _mm512_cvtepi32_ps(dot[i][p]), s->row[i][p]);
         }
     }
 }
 
-/* A block of 32 columns; groups: of the panels. */
+/* A block of 32 columns; scales and groups: of the panels. */
 GEMM_INLINE void block_of_32(const cvq_type type, const int panels, const int rows,
-                             const cvq_panels *w, const uint8_t *const *group, const size_t b,
-                             __m512i table, const gemm_rows *a, size_t k, sums *s) {
+                             const block_scales *scales, const uint8_t *const *group,
+                             const size_t b, __m512i table, const gemm_rows *a, size_t k, sums *s) {
     __m512i dot[GEMV_MAX_ROWS][GEMV_MAX_PANELS];
-    const uint8_t *scales[GEMV_MAX_PANELS];
-    GEMM_UNROLL for (int p = 0; p < panels; p++) {
-        scales[p] = group[p] + 32 * b;
-        __m512i zeros = zero_points(type, w, scales[p]);
-        GEMM_UNROLL for (int i = 0; i < rows; i++) dot[i][p] = _mm512_madd_epi16(
-            zeros, broadcast4(&a->sum[((size_t)i * a->stride + k) / CVQ_ACT_SUM]));
+    GEMM_UNROLL for (int i = 0; i < rows; i++) {
+        __m512i sum = broadcast4(&a->sum[((size_t)i * a->stride + k) / CVQ_ACT_SUM]);
+        GEMM_UNROLL for (int p = 0; p < panels; p++) dot[i][p] =
+            _mm512_madd_epi16(scales[p].zero, sum);
     }
     GEMM_UNROLL for (size_t l = 0; l < 4; l++) {
         __m512i x[GEMV_MAX_PANELS], y[GEMV_MAX_PANELS];
@@ -101,18 +130,16 @@ GEMM_INLINE void block_of_32(const cvq_type type, const int panels, const int ro
 }
 
 /* A block of 128 columns of q8. */
-GEMM_INLINE void block_of_128(const int panels, const int rows, const uint8_t *const *group,
-                              const size_t b, const gemm_rows *a, size_t k, sums *s) {
+GEMM_INLINE void block_of_128(const int panels, const int rows, const block_scales *scales,
+                              const uint8_t *const *group, const size_t b, const gemm_rows *a,
+                              size_t k, sums *s) {
     __m512i dot[GEMV_MAX_ROWS][GEMV_MAX_PANELS];
-    const uint8_t *scales[GEMV_MAX_PANELS];
-    const __m512i zeros = zero_points(CVQ_TYPE_Q8, NULL, NULL);
     GEMM_UNROLL for (int i = 0; i < rows; i++) {
         const int32_t *sum = a->sum + ((size_t)i * a->stride + k) / CVQ_ACT_SUM;
-        __m512i start =
-            _mm512_madd_epi16(zeros, _mm512_set1_epi32(sum[0] + sum[1] + sum[2] + sum[3]));
-        GEMM_UNROLL for (int p = 0; p < panels; p++) dot[i][p] = start;
+        __m512i all = _mm512_set1_epi32(sum[0] + sum[1] + sum[2] + sum[3]);
+        GEMM_UNROLL for (int p = 0; p < panels; p++) dot[i][p] =
+            _mm512_madd_epi16(scales[p].zero, all);
     }
-    GEMM_UNROLL for (int p = 0; p < panels; p++) scales[p] = group[p] + 32 * b;
     const int8_t *q = a->q + k;
     for (size_t at = 64 + 2048 * b; at < 64 + 2048 * (b + 1); at += 512, q += 32) {
         GEMM_UNROLL for (size_t l = 0; l < 8; l++) {
@@ -135,25 +162,28 @@ GEMM_INLINE void multiply(const cvq_type type, const int panels, const int rows,
                           const cvq_panels *w, const uint8_t *data, const gemm_rows *a, float *c,
                           size_t ldc) {
     const size_t columns = gemv_columns(type), bytes = gemv_bytes(type);
-    __m512i table = _mm512_setzero_si512();
-    if (type == CVQ_TYPE_Q4T)
-        table = _mm512_broadcast_i32x4(
-            _mm_loadu_si128((const __m128i *)(const void *)w->codebook->table));
+    const size_t blocks = gemv_blocks(type), block = columns / blocks;
+    const constants t = constants_load(type, w);
+    const uint8_t *head[GEMV_MAX_PANELS], *group[GEMV_MAX_PANELS];
     sums s;
-    GEMM_UNROLL for (int i = 0; i < rows; i++) {
-        GEMM_UNROLL for (int p = 0; p < panels; p++) s.row[i][p] = _mm512_setzero_ps();
+    GEMM_UNROLL for (int p = 0; p < panels; p++) {
+        head[p] = data + (size_t)p * w->panel_stride;
+        GEMM_UNROLL for (int i = 0; i < rows; i++) s.row[i][p] = _mm512_setzero_ps();
     }
+    data += gemv_head(type);
     for (size_t k = 0; k < w->k; k += columns, data += bytes) {
-        const uint8_t *group[GEMV_MAX_PANELS];
         GEMM_UNROLL for (int p = 0; p < panels; p++) {
             group[p] = data + (size_t)p * w->panel_stride;
             if (type != CVQ_TYPE_Q8) gemv_ask(group[p], bytes);
         }
-        GEMM_UNROLL for (size_t b = 0; b < 2; b++) {
+        GEMM_UNROLL for (size_t b = 0; b < blocks; b++) {
+            block_scales scales[GEMV_MAX_PANELS];
+            GEMM_UNROLL for (int p = 0; p < panels; p++) scales[p] =
+                scales_of(type, w, &t, head[p], group[p], b);
             if (type == CVQ_TYPE_Q8)
-                block_of_128(panels, rows, group, b, a, k + 128 * b, &s);
+                block_of_128(panels, rows, scales, group, b, a, k + block * b, &s);
             else
-                block_of_32(type, panels, rows, w, group, b, table, a, k + 32 * b, &s);
+                block_of_32(type, panels, rows, scales, group, b, t.table, a, k + block * b, &s);
         }
     }
     GEMM_UNROLL for (int i = 0; i < rows; i++) {
@@ -166,3 +196,4 @@ GEMV_KERNEL(q8, Q8, 16x4__avx512)
 GEMV_KERNEL(q6, Q6, 16x4__avx512)
 GEMV_KERNEL(q4t, Q4T, 16x4__avx512)
 GEMV_KERNEL(q4, Q4, 16x4__avx512)
+GEMV_KERNEL(q4s, Q4S, 16x4__avx512)
