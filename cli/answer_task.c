@@ -130,10 +130,11 @@ cvq_status cvq_task_run_open(cvq_task_run *t, cvq_error *err) {
     CVQ_TRY(cvq_task_read(&t->task, t->task_path, err));
     if (t->score) CVQ_TRY(try_scores(t, err));
     if (t->out) {
-        CVQ_TRY(cvq_output_check_inputs(t->out, inputs, t->beside ? 3 : 2, err));
+        const size_t num_inputs = t->beside ? 3 : 2;
+        CVQ_TRY(cvq_output_check_inputs(t->out, inputs, num_inputs, err));
         CVQ_TRY(cvq_results_open(&t->results, t->out, common->force, err));
         CVQ_TRY(cvq_answers_origin_check(t->run, t->score ? t->task_path : NULL, t->out,
-                                         t->results.size == 0, err));
+                                         t->results.size == 0, inputs, num_inputs, err));
     }
     CVQ_TRY(mark_pending(t, err));
     return cvq_task_pictures_open(&t->pictures, t->run, &t->task, t->pending, err);

@@ -1,15 +1,14 @@
 /* One JSON object of strings and numbers; two origins agree if the members that both have do. */
 #include "cli/answers_origin.h"
 
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/file_map.h"
 #include "cli/messages.h"
 #include "cli/model_options.h"
+#include "cli/output.h"
 #include "formats/chunk_hash.h"
 
 #define MAX_ORIGIN_BYTES (1u << 16)
@@ -52,17 +51,35 @@ static cvq_status describe(cJSON *object, const cvq_run *run, const char *task_p
     return CVQ_OK;
 }
 
-static cvq_status write_origin(const char *path, const cJSON *object, cvq_error *err) {
+/* The record of a run whose answers are gone may be replaced, a file of something else may not. */
+static cvq_status check_replaced(const char *path, cvq_error *err) {
     cvq_buffer text = {0};
+    cJSON *before = NULL;
+    cvq_status status = cvq_read_file(&text, path, MAX_ORIGIN_BYTES, NULL);
+    if (status == CVQ_OK)
+        status = cvq_json_parse(&before, (const char *)text.data, text.size, path, NULL);
+    if (status != CVQ_OUT_OF_MEMORY && !cJSON_GetObjectItemCaseSensitive(before, "model"))
+        status = CVQ_FORMAT;
+    cJSON_Delete(before);
+    cvq_buffer_free(&text);
+    if (status == CVQ_OK) return CVQ_OK;
+    return cvq_fail(err, status == CVQ_OUT_OF_MEMORY ? status : CVQ_EXISTS, path,
+                    "is in the way: the model and options of the answers are kept under this name; "
+                    "remove it, or use --force");
+}
+
+static cvq_status write_origin(const char *path, bool replace, const char *const *inputs,
+                               size_t num_inputs, const cJSON *object, cvq_error *err) {
+    cvq_output output = CVQ_OUTPUT_NONE;
+    cvq_buffer text = {0};
+    if (!replace) CVQ_TRY(check_replaced(path, err));
     cvq_status status = cvq_json_print(&text, object, err);
     if (status == CVQ_OK) status = cvq_buffer_append(&text, "\n", 1, err);
-    int fd = -1;
-    if (status == CVQ_OK) {
-        fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-        status = fd < 0 ? cvq_fail_errno(err, path, "cannot write")
-                        : cvq_write_all(fd, 0, text.data, text.size, path, err);
-    }
-    if (fd >= 0) close(fd);
+    if (status == CVQ_OK) status = cvq_output_open(&output, path, true, inputs, num_inputs, err);
+    if (status == CVQ_OK)
+        status = cvq_write_all(output.fd, 0, text.data, text.size, output.temp, err);
+    if (status == CVQ_OK) status = cvq_output_commit(&output, err);
+    cvq_output_discard(&output);
     cvq_buffer_free(&text);
     return status;
 }
@@ -88,17 +105,19 @@ static cvq_status compare(const char *path, const char *out, const cJSON *object
 }
 
 cvq_status cvq_answers_origin_check(const cvq_run *run, const char *task_path, const char *out,
-                                    bool fresh, cvq_error *err) {
+                                    bool fresh, const char *const *inputs, size_t num_inputs,
+                                    cvq_error *err) {
     static const char ending[] = ".origin";
     char *path = NULL;
-    cJSON *object = cJSON_CreateObject();
+    bool there = false;
     CVQ_TRY(cvq_alloc((void **)&path, strlen(out) + sizeof ending, 1, "a name", err));
     sprintf(path, "%s%s", out, ending);
-    bool there = false;
+    cJSON *object = cJSON_CreateObject();
     cvq_status status = describe(object, run, task_path, err);
     if (status == CVQ_OK) status = cvq_file_there(&there, path, err);
     if (status == CVQ_OK && fresh)
-        status = write_origin(path, object, err);
+        status =
+            write_origin(path, !there || run->args->common.force, inputs, num_inputs, object, err);
     else if (status == CVQ_OK && there)
         status = compare(path, out, object, err);
     else if (status == CVQ_OK)

@@ -1,16 +1,13 @@
 /* Reading back what an earlier run wrote, and appending to it. */
 #include "cli/batch_results.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/file_map.h"
+#include "cli/output.h"
 #include "formats/json.h"
 
 #define MAX_RESULTS_BYTES (1u << 30)
@@ -93,17 +90,9 @@ static cvq_status read_all(cvq_results *r, cvq_error *err) {
 cvq_status cvq_results_open(cvq_results *out, const char *path, bool afresh, cvq_error *err) {
     cvq_results r = CVQ_RESULTS_NONE;
     r.path = path;
-    struct stat st;
+    CVQ_TRY(cvq_output_open_growing(&r.fd, path, err));
     cvq_status status = CVQ_OK;
-    if (stat(path, &st) == 0 && !S_ISREG(st.st_mode))
-        return cvq_fail(err, CVQ_INVALID_ARGUMENT, path,
-                        "is not a regular file; answers are read back from it to go on");
-    r.fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-    if (r.fd < 0) return cvq_fail_errno(err, path, "cannot open");
-    if (flock(r.fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
-        status = cvq_fail(err, CVQ_EXISTS, path,
-                          "is being written by another command; wait for it or give another name");
-    if (status == CVQ_OK && !afresh) status = read_all(&r, err);
+    if (!afresh) status = read_all(&r, err);
     if (status == CVQ_OK && ftruncate(r.fd, (off_t)r.size) != 0)
         status = cvq_fail_errno(err, path, "cannot drop its unfinished last line");
     if (status == CVQ_OK)

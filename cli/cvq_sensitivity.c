@@ -1,5 +1,4 @@
 /* cvq-sensitivity: how much each matrix matters, measured by quantizing one at a time. */
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -93,7 +92,34 @@ static cvq_status count_work(work *w, cvq_error *err) {
     return CVQ_OK;
 }
 
+#define MAX_HEADING (1u << 20) /* of a file without three lines */
+
+/* A heading that was cut short may be written over, another file's beginning may not. */
+static cvq_status check_heading(const char *path, const cvq_buffer *head, cvq_error *err) {
+    cvq_buffer file = {0};
+    CVQ_TRY(cvq_read_file(&file, path, MAX_HEADING, err));
+    const bool ours = file.size <= head->size && memcmp(file.data, head->data, file.size) == 0;
+    cvq_buffer_free(&file);
+    if (ours) return CVQ_OK;
+    return cvq_fail(err, CVQ_FORMAT, path,
+                    "is not what cvq-sensitivity wrote; give another name or use --force");
+}
+
 /* What FILE has from an earlier run; then it is ours to append to. */
+static cvq_status read_file(work *w, const char *id, const cvq_buffer *head, cvq_error *err) {
+    const char *path = w->args->output;
+    if (!w->args->run.common.force) {
+        CVQ_TRY(
+            cvq_sensitivity_read(w->known, cvq_reader_config(w->reader), path, id, &w->size, err));
+        if (w->size == 0) CVQ_TRY(check_heading(path, head, err));
+    }
+    if (ftruncate(w->fd, (off_t)w->size) != 0)
+        return cvq_fail_errno(err, path, "cannot drop its unfinished last line");
+    if (w->size > 0) return CVQ_OK;
+    w->size = head->size;
+    return cvq_write_all(w->fd, 0, head->data, head->size, path, err);
+}
+
 static cvq_status open_file(work *w, cvq_error *err) {
     const sensitivity_args *args = w->args;
     const char *inputs[] = {args->run.common.operands[0], args->run.common.operands[1],
@@ -102,17 +128,9 @@ static cvq_status open_file(work *w, cvq_error *err) {
     cvq_buffer head = {0};
     cvq_hex_id(cvq_reader_id(w->reader), id);
     CVQ_TRY(cvq_output_check_inputs(args->output, inputs, args->imatrix ? 3 : 2, err));
-    const bool exists = access(args->output, F_OK) == 0;
-    if (exists && !args->run.common.force)
-        CVQ_TRY(cvq_sensitivity_read(w->known, cvq_reader_config(w->reader), args->output, id,
-                                     &w->size, err));
-    w->fd = open(args->output, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
-    if (w->fd < 0 || ftruncate(w->fd, (off_t)w->size) != 0)
-        return cvq_fail_errno(err, args->output, "cannot open");
-    if (w->size > 0) return CVQ_OK;
+    CVQ_TRY(cvq_output_open_growing(&w->fd, args->output, err));
     cvq_status status = cvq_sensitivity_print_head(&head, id, err);
-    if (status == CVQ_OK) status = cvq_write_all(w->fd, 0, head.data, head.size, args->output, err);
-    w->size = head.size;
+    if (status == CVQ_OK) status = read_file(w, id, &head, err);
     cvq_buffer_free(&head);
     return status;
 }

@@ -268,3 +268,20 @@ void cvq_output_discard(cvq_output *o) {
     unlink(o->temp);
     close_all(o);
 }
+
+cvq_status cvq_output_open_growing(int *fd, const char *path, cvq_error *err) {
+    struct stat st;
+    if (stat(path, &st) == 0 && !S_ISREG(st.st_mode))
+        return cvq_fail(err, CVQ_INVALID_ARGUMENT, path,
+                        "is not a regular file; what it holds is read back to go on, so give the "
+                        "name of one");
+    const int opened = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    if (opened < 0) return cvq_fail_errno(err, path, "cannot open");
+    if (flock(opened, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+        close(opened);
+        return cvq_fail(err, CVQ_EXISTS, path,
+                        "is being written by another command; wait for it or give another name");
+    }
+    *fd = opened;
+    return CVQ_OK;
+}

@@ -43,6 +43,11 @@ cvq_status cvq_output_commit(cvq_output *out, cvq_error *err);
 /* Remove the temporary file; does nothing after a commit or where nothing was opened. */
 void cvq_output_discard(cvq_output *out);
 
+/* A file under its own name that grows line by line, and that a later run goes on with: read and
+ * write, locked against other commands until it is closed, made where it is not there, and
+ * otherwise as it is. CVQ_EXISTS (another command has it), CVQ_INVALID_ARGUMENT, CVQ_IO. */
+cvq_status cvq_output_open_growing(int *fd, const char *path, cvq_error *err);
+
 /* Refuse (CVQ_INVALID_ARGUMENT) a path that is the same file as one of the inputs. */
 cvq_status cvq_output_check_inputs(const char *path, const char *const *inputs, size_t num_inputs,
                                    cvq_error *err);

@@ -71,7 +71,9 @@ cvq_status cvq_config_decode(cvq_model_config *config, const uint8_t *bytes, uin
         const uint32_t v = (uint32_t)cvq_load_le(bytes + 4 * i, 4);
         memcpy((char *)&c + config_fields[i], &v, 4);
     }
-    CVQ_TRY(cvq_model_config_check(&c, where, err));
+    cvq_error problem = {0};
+    const cvq_status status = cvq_model_config_check(&c, where, &problem);
+    if (status != CVQ_OK) return cvq_fail(err, status, where, "%s" CVQ_DAMAGED, problem.message);
     for (uint32_t i = c.num_eos; i < CVQ_MAX_EOS; i++) {
         if (c.eos_ids[i] != 0) return BAD("config: unused eos id %u is not 0" CVQ_DAMAGED, i);
     }
@@ -143,8 +145,10 @@ static cvq_status read_type(cvq_tensor *t, const uint8_t *entry, const char *whe
     const uint32_t type = (uint32_t)cvq_load_le(entry + AT_TYPE, 4);
     const cvq_type_info *info = cvq_type_describe(type);
     if (!info)
-        return cvq_fail(err, CVQ_UNSUPPORTED, where,
-                        "tensor %s: type number %u, which this program does not know", name, type);
+        return cvq_fail(
+            err, CVQ_UNSUPPORTED, where,
+            "tensor %s: type number %u, which this program does not know: use a newer one", name,
+            type);
     if (!cvq_type_allowed(t->spec.role, (cvq_type)type))
         return BAD("tensor %s: type %s is not allowed for it" CVQ_DAMAGED, name, info->name);
     const uint32_t panel_rows = (uint32_t)cvq_load_le(entry + AT_PANEL_ROWS, 4);

@@ -194,9 +194,11 @@ static cvq_status read_header(cvq_tokenizer_table *t, const uint8_t *data, size_
                         "tokenizer table: flags 0x%x; this program knows only bit 0", flags);
     if (u32_at(data, 7) != 0) return BAD("reserved field is not 0" CVQ_DAMAGED);
     if (t->num_tokens == 0 || t->num_tokens > CVQ_TOKENIZER_MAX_TOKENS)
-        return BAD("%u tokens; 1 to %u are allowed", t->num_tokens, CVQ_TOKENIZER_MAX_TOKENS);
+        return BAD("%u tokens; 1 to %u are allowed" CVQ_DAMAGED, t->num_tokens,
+                   CVQ_TOKENIZER_MAX_TOKENS);
     if (t->num_merges > CVQ_TOKENIZER_MAX_MERGES)
-        return BAD("%u merges; at most %u are allowed", t->num_merges, CVQ_TOKENIZER_MAX_MERGES);
+        return BAD("%u merges; at most %u are allowed" CVQ_DAMAGED, t->num_merges,
+                   CVQ_TOKENIZER_MAX_MERGES);
     if (t->num_sorted > t->num_tokens)
         return BAD("%u sorted pieces of %u tokens" CVQ_DAMAGED, t->num_sorted, t->num_tokens);
     const uint64_t wanted = table_bytes(t->num_tokens, t->num_sorted, t->num_merges, t->num_bytes);
@@ -273,7 +275,9 @@ static cvq_status check_sorted(cvq_tokenizer_table *t, const char *where, cvq_er
     for (unsigned byte = 0; byte < 256; byte++) {
         const uint8_t b = (uint8_t)byte;
         if (!cvq_tokenizer_find(t, &b, 1, &t->byte_ids[byte]))
-            return BAD("no token for the single byte 0x%02x; each of the 256 must have one", byte);
+            return BAD(
+                "no token for the single byte 0x%02x; each of the 256 must have one" CVQ_DAMAGED,
+                byte);
     }
     return CVQ_OK;
 }
