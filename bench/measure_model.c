@@ -51,7 +51,7 @@ static cvq_status measure_quantize(cvq_bench *b, cvq_type type, const float *val
     cvq_tensor tensor = {.type = type, .panel_rows = CVQ_PANEL_ROWS};
     tensor.spec.rows = rows;
     tensor.spec.cols = cols;
-    if (cvq_type_has_table(type)) tensor.codebook = cvq_codebook_default;
+    if (cvq_type_has_codebook(type)) tensor.codebook = cvq_codebook_default;
     size_t panels = rows / CVQ_PANEL_ROWS;
     quantize_job job = {&tensor, values, NULL, cvq_panel_bytes(info, CVQ_PANEL_ROWS, cols)};
     void *out;
@@ -71,7 +71,8 @@ static cvq_status measure_quantize(cvq_bench *b, cvq_type type, const float *val
 }
 
 cvq_status cvq_bench_convert(cvq_bench *b, cvq_error *err) {
-    static const cvq_type types[] = {CVQ_TYPE_Q8, CVQ_TYPE_Q6, CVQ_TYPE_Q4T, CVQ_TYPE_Q4};
+    static const cvq_type types[] = {CVQ_TYPE_Q8, CVQ_TYPE_Q6,  CVQ_TYPE_Q4T,
+                                     CVQ_TYPE_Q4, CVQ_TYPE_Q4S, CVQ_TYPE_Q4H};
     size_t rows = QUANTIZED_PANELS * CVQ_PANEL_ROWS / b->scale, cols = b->config.hidden_size;
     void *values;
     CVQ_TRY(cvq_alloc(&values, rows, cols * sizeof(float), "values to quantize", err));

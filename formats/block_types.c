@@ -19,12 +19,17 @@ static const cvq_type_info types[CVQ_TYPES] = {
     [CVQ_TYPE_Q4T] = {"q4t", 32, 64, 36, 0, 0, 4.5f},
     [CVQ_TYPE_Q4] = {"q4", 32, 64, 36, 0, 8, 4.5f},
     [CVQ_TYPE_Q4S] = {"q4s", 32, 128, 68, 4, 0, 4.25f},
+    [CVQ_TYPE_Q4H] = {"q4h", 32, 64, 36, 0, 0, 4.5f},
 };
 
 /* 255 x 1.06^(level - 31), rounded; level 0 makes a block of zeros. */
 const uint8_t cvq_q4s_levels[32] = {0,   44,  47,  50,  53,  56,  59,  63,  67,  71,  75,
                                     80,  84,  89,  95,  100, 106, 113, 120, 127, 134, 142,
                                     151, 160, 170, 180, 191, 202, 214, 227, 241, 255};
+
+const uint8_t cvq_q4h_tables[2][16] = {
+    {0, 19, 27, 35, 41, 46, 51, 56, 60, 64, 69, 75, 81, 87, 96, 113},
+    {21, 29, 35, 40, 45, 49, 53, 56, 59, 62, 66, 70, 74, 79, 84, 93}};
 
 const cvq_codebook cvq_codebook_default = {
     .table = {0, 13, 24, 33, 42, 49, 56, 62, 68, 74, 80, 87, 94, 103, 112, 127}, .zero = 67};
@@ -44,7 +49,7 @@ bool cvq_type_find(cvq_type *type, const char *name) {
 }
 
 bool cvq_codebook_valid(const cvq_codebook *c, cvq_type type) {
-    if (!cvq_type_has_table(type)) return cvq_all_zero((const uint8_t *)c, sizeof *c);
+    if (!cvq_type_has_codebook(type)) return cvq_all_zero((const uint8_t *)c, sizeof *c);
     if (c->table[0] != 0 || c->table[15] > 127 || c->zero > 127) return false;
     for (int i = 1; i < 16; i++) {
         if (c->table[i] <= c->table[i - 1]) return false;
@@ -69,24 +74,45 @@ bool cvq_tensor_bytes(uint32_t type, uint32_t panel_rows, uint64_t rows, uint64_
 
 cvq_block_scale cvq_scale_decode(cvq_type type, const cvq_codebook *codebook, float row_scale,
                                  uint16_t scale) {
+    if (type == CVQ_TYPE_Q4H) {
+        cvq_block_scale s = {.d = cvq_bits_f32(0x36800000u + ((uint32_t)scale >> 8 << 19))};
+        for (int half = 0; half < 2; half++) {
+            const unsigned bits = scale >> 4 * half & 15u;
+            s.table[half] = cvq_q4h_tables[bits >> 3];
+            s.zero[half] = CVQ_Q4H_ZERO - 2 * (int)(bits & 7);
+        }
+        return s;
+    }
     if (type == CVQ_TYPE_Q4S) {
         const float d = row_scale * (float)cvq_q4s_levels[scale & 31u];
-        return (cvq_block_scale){scale & 128u ? -d : d,
-                                 codebook->zero - (5 + 4 * (scale >> 5 & 3))};
+        const int zero = codebook->zero - (5 + 4 * (scale >> 5 & 3));
+        return (cvq_block_scale){
+            scale & 128u ? -d : d, {zero, zero}, {codebook->table, codebook->table}};
     }
-    const int zero =
-        type == CVQ_TYPE_Q4T ? codebook->zero - (scale & 31) : (int)types[type].zero_point;
-    return (cvq_block_scale){cvq_f16_to_f32(scale), zero};
+    const float d = cvq_f16_to_f32(scale);
+    if (type == CVQ_TYPE_Q4T) {
+        const int zero = codebook->zero - (scale & 31);
+        return (cvq_block_scale){d, {zero, zero}, {codebook->table, codebook->table}};
+    }
+    const int zero = (int)types[type].zero_point;
+    return (cvq_block_scale){d, {zero, zero}, {NULL, NULL}};
 }
 
-uint8_t cvq_zero_code(cvq_type type, const cvq_codebook *codebook, uint16_t scale) {
-    const int zero = cvq_scale_decode(type, codebook, 1.0f, scale).zero;
-    int best = 0;
-    if (!cvq_type_has_table(type)) return (uint8_t)zero;
-    for (int i = 1; i < 16; i++) {
-        if (abs(codebook->table[i] - zero) < abs(codebook->table[best] - zero)) best = i;
+uint8_t cvq_zero_code(cvq_type type, const cvq_codebook *codebook, uint16_t scale, size_t half) {
+    const cvq_block_scale s = cvq_scale_decode(type, codebook, 1.0f, scale);
+    uint8_t best = 0;
+    if (!s.table[half]) return (uint8_t)s.zero[half];
+    for (uint8_t i = 1; i < 16; i++) {
+        if (abs(cvq_code_integer(&s, half, i)) < abs(cvq_code_integer(&s, half, best))) best = i;
     }
-    return (uint8_t)best;
+    return best;
+}
+
+void cvq_pad_codes(cvq_type type, const cvq_codebook *codebook, uint16_t scale, size_t first,
+                   uint8_t *codes) {
+    const size_t block = types[type].block;
+    for (size_t k = first; k < block; k++)
+        codes[k] = cvq_zero_code(type, codebook, scale, k / (block / 2));
 }
 
 void cvq_row_scales_pack(cvq_type type, uint32_t panel_rows, const float *row_scales,
@@ -175,7 +201,6 @@ void cvq_group_unpack(cvq_type type, uint32_t panel_rows, const uint8_t *bytes, 
 static void group_decode(cvq_type type, size_t height, const cvq_codebook *codebook,
                          const float *row_scales, const uint8_t *bytes, float *out, size_t ld) {
     const size_t group = types[type].group, block = types[type].block;
-    const bool table = cvq_type_has_table(type);
     uint8_t codes[CVQ_PANEL_ROWS * CVQ_MAX_GROUP];
     uint16_t scales[CVQ_MAX_BLOCKS * CVQ_PANEL_ROWS];
     cvq_group_unpack(type, (uint32_t)height, bytes, codes, scales);
@@ -186,7 +211,7 @@ static void group_decode(cvq_type type, size_t height, const cvq_codebook *codeb
             const uint8_t *code = codes + r * group + b * block;
             float *row = out + r * ld + b * block;
             for (size_t k = 0; k < block; k++)
-                row[k] = s.d * (float)((table ? codebook->table[code[k]] : code[k]) - s.zero);
+                row[k] = s.d * (float)cvq_code_integer(&s, k / (block / 2), code[k]);
         }
     }
 }
@@ -264,6 +289,7 @@ bool cvq_panel_finite(cvq_type type, uint32_t panel_rows, const uint8_t *panel, 
             finite &= row_scales[r] > -CVQ_MAX_ROW_SCALE && row_scales[r] < CVQ_MAX_ROW_SCALE;
         return finite;
     }
+    if (type == CVQ_TYPE_Q4H) return true; /* every word is a finite scale */
     const size_t stride = (size_t)t->row_bytes * panel_rows;
     for (size_t at = 0; at < size; at += stride) {
         if (!halves_finite(panel + at, 2 * (size_t)panel_rows, 0x7c00u)) return false;

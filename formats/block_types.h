@@ -3,8 +3,8 @@
  *
  * A matrix [rows, cols] is cut into panels of R rows (R = 16 for matrices, R = 1 for tables of
  * which single rows are read), and a panel into groups of `group` consecutive columns: two blocks
- * with one f16 scale per row each, or (q4s) four with one byte, relative to a scale of the row that
- * stands at the start of the panel. */
+ * with one f16 scale (q4h: a word of another kind) per row each, or (q4s) four with one byte,
+ * relative to a scale of the row that stands at the start of the panel. */
 #ifndef CVQ_FORMATS_BLOCK_TYPES_H
 #define CVQ_FORMATS_BLOCK_TYPES_H
 
@@ -23,6 +23,7 @@ typedef enum cvq_type {
     CVQ_TYPE_Q4T = 4,
     CVQ_TYPE_Q4 = 5,
     CVQ_TYPE_Q4S = 6,
+    CVQ_TYPE_Q4H = 7,
     CVQ_TYPES
 } cvq_type;
 
@@ -39,7 +40,7 @@ typedef struct cvq_type_info {
                             has R x row_bytes */
     uint32_t head_bytes; /* of one row, at the start of its panel: q4s 4, others 0 */
     uint32_t zero_point; /* subtracted from the unsigned code: q8 128, q6 32, q4 8; q4t and q4s have
-                            their own in the codebook */
+                            their own in the codebook, q4h 64 with its tables */
     float bits;          /* per weight, without head_bytes */
 } cvq_type_info;
 
@@ -58,7 +59,11 @@ typedef struct cvq_codebook {
 
 /* The default table: "A" of docs/quantization.md. */
 extern const cvq_codebook cvq_codebook_default;
-static inline bool cvq_type_has_table(cvq_type type) {
+/* q4h's two tables, wide and narrow; the same in every file, so it has no codebook. */
+extern const uint8_t cvq_q4h_tables[2][16];
+#define CVQ_Q4H_ZERO 64
+/* Whether the codebook is the type's. */
+static inline bool cvq_type_has_codebook(cvq_type type) {
     return type == CVQ_TYPE_Q4T || type == CVQ_TYPE_Q4S;
 }
 /* Rising, first 0, last <= 127, zero <= 127, reserved 0 (q4t, q4s); all bytes zero (other types).
@@ -83,15 +88,23 @@ static inline size_t cvq_panel_bytes(const cvq_type_info *t, uint32_t panel_rows
     return cvq_group_offset(t, panel_rows, cvq_padded_cols(t, cols) / t->group);
 }
 
-/* What the scale of a block means: value = d x (c - zero), where c is the code, or table[code].
+/* What the scale of a block means, for each half of its columns: value = d x (c - zero), where c is
+ * the code, or table[code].
  * - f16 scales: d is the scale with all its bits (sign included); q4t: zero is the codebook's less
  *   the offset, the integer in d's five lowest mantissa bits.
  * - q4s: a byte, 5 bits of level, 2 of offset, the sign: d = +-(row_scale x cvq_q4s_levels[level]),
- *   zero is the codebook's less 5 + 4 x offset. row_scale is for q4s alone. */
+ *   zero is the codebook's less 5 + 4 x offset. row_scale is for q4s alone.
+ * - q4h: from the highest bits down 8 of level, then 4 for the second half and 4 for the first: 1
+ * of table, 3 of offset. d = 2^(level / 16 - 18) x (1 + level % 16 / 16), zero is 64 - 2 x offset.
+ *   Every word is a scale, and none is 0; under word 0 code 9 stands for 0. */
 typedef struct cvq_block_scale {
     float d;
-    int zero;
+    int zero[2];
+    const uint8_t *table[2]; /* NULL: the code itself */
 } cvq_block_scale;
+static inline int cvq_code_integer(const cvq_block_scale *s, size_t half, uint8_t code) {
+    return (s->table[half] ? s->table[half][code] : code) - s->zero[half];
+}
 extern const uint8_t cvq_q4s_levels[32];
 cvq_block_scale cvq_scale_decode(cvq_type type, const cvq_codebook *codebook, float row_scale,
                                  uint16_t scale);
@@ -103,13 +116,16 @@ void cvq_row_scales_pack(cvq_type type, uint32_t panel_rows, const float *row_sc
 void cvq_row_scales_unpack(cvq_type type, uint32_t panel_rows, const uint8_t *panel,
                            float *row_scales);
 
-/* The code for columns that only pad a row out, and for weights that are 0: the zero point; for q4t
- * and q4s the code whose table[code] + offset - zero is nearest to 0 under this scale (the lower
- * one of two), so that padding is the same whoever writes it. */
-uint8_t cvq_zero_code(cvq_type type, const cvq_codebook *codebook, uint16_t scale);
+/* The code for columns that only pad a row out, and for weights that are 0, in one half of a block:
+ * the zero point; for types with tables the code whose integer is nearest to 0 under this scale
+ * (the lower one of two), so that padding is the same whoever writes it. */
+uint8_t cvq_zero_code(cvq_type type, const cvq_codebook *codebook, uint16_t scale, size_t half);
+/* Writes it into columns [first, block) of a block. */
+void cvq_pad_codes(cvq_type type, const cvq_codebook *codebook, uint16_t scale, size_t first,
+                   uint8_t *codes);
 
 /* A group taken apart: codes[r * group + k] (unsigned, before the zero point) and scales[b * R + r]
- * of its blocks (at most CVQ_MAX_BLOCKS x R), f16 or (q4s) bytes. */
+ * of its blocks (at most CVQ_MAX_BLOCKS x R), words of 16 bits or (q4s) bytes. */
 void cvq_group_pack(cvq_type type, uint32_t panel_rows, const uint8_t *codes,
                     const uint16_t *scales, uint8_t *bytes);
 void cvq_group_unpack(cvq_type type, uint32_t panel_rows, const uint8_t *bytes, uint8_t *codes,

@@ -22,7 +22,7 @@ typedef struct cvq_tensor {
     cvq_tensor_spec spec;
     cvq_type type;
     uint32_t panel_rows;   /* 16 or 1 */
-    cvq_codebook codebook; /* q4t; else zero */
+    cvq_codebook codebook; /* q4t, q4s; else zero */
     uint64_t offset;       /* from the file's start */
     uint64_t size;         /* bytes without the padding behind */
     uint64_t first_chunk;  /* its hashes in the chunk table: ceil(size / CVQ_CHUNK_BYTES) of them */

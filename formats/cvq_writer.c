@@ -45,7 +45,7 @@ static cvq_status plan_tensor(cvq_tensor *t, const cvq_file_spec *spec, size_t i
     t->panel_rows = cvq_panel_rows_for(t->spec.role);
     if (spec->codebooks)
         t->codebook = spec->codebooks[i];
-    else if (cvq_type_has_table(t->type))
+    else if (cvq_type_has_codebook(t->type))
         t->codebook = cvq_codebook_default;
     if (!cvq_codebook_valid(&t->codebook, t->type))
         return WRONG(name, "its codebook is not valid for type %s", info->name);

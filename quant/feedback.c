@@ -309,8 +309,9 @@ static void quantize_row(const cvq_tensor *t, float row_scale, const float *lowe
     const cvq_block_scale s = cvq_scale_decode(t->type, &t->codebook, row_scale, *scale);
     for (size_t k = BLOCK; k-- > 0;) {
         const float *l = lower + cvq_triangle(place + k) + place;
-        codes[k] = cvq_nearest_code(t->type, &t->codebook, s, column[k]);
-        const float e = row[k] - cvq_code_value(t->type, &t->codebook, s, codes[k]);
+        const size_t half = k / (BLOCK / 2);
+        codes[k] = cvq_nearest_code(t->type, &s, half, column[k]);
+        const float e = row[k] - s.d * (float)cvq_code_integer(&s, half, codes[k]);
         errors[place + k] = e;
         for (size_t c = 0; c < k; c++) column[c] += e * l[c];
     }
@@ -339,12 +340,13 @@ static void pack(const cvq_tensor *t, size_t count, const float *row_scales, con
                  uint8_t *panel) {
     const cvq_type_info *info = cvq_type_describe(t->type);
     const size_t ld = padded_cols(t), group = info->group;
-    const uint8_t zero = cvq_zero_code(t->type, &t->codebook, 0);
     uint8_t codes[CVQ_PANEL_ROWS * CVQ_MAX_GROUP];
     for (size_t r = 0; r < CVQ_PANEL_ROWS; r++) {
         const size_t from = r < count ? (size_t)t->spec.cols : 0;
-        memset(s->codes + r * ld + from, zero, ld - from);
-        for (size_t b = from / BLOCK; b < ld / BLOCK; b++) s->scales[b * CVQ_PANEL_ROWS + r] = 0;
+        for (size_t b = from / BLOCK; b < ld / BLOCK; b++) {
+            s->scales[b * CVQ_PANEL_ROWS + r] = 0;
+            cvq_pad_codes(t->type, &t->codebook, 0, 0, s->codes + r * ld + b * BLOCK);
+        }
     }
     cvq_row_scales_pack(t->type, CVQ_PANEL_ROWS, row_scales, panel);
     for (size_t g = 0; g < ld / group; g++) {

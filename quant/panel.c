@@ -41,7 +41,7 @@ static void quantize_block(const cvq_tensor *t, const cvq_type_info *info, float
     float x[MAX_BLOCK], w[MAX_BLOCK];
     const float *weights = widen(row, importance, at, info->block, x, w);
     cvq_search_block(t->type, &t->codebook, row_scale, x, weights, codes, scale);
-    memset(codes + at.width, cvq_zero_code(t->type, &t->codebook, *scale), info->block - at.width);
+    cvq_pad_codes(t->type, &t->codebook, *scale, at.width, codes);
 }
 
 static float row_scale_of(const cvq_tensor *t, const cvq_type_info *info, const float *row,
@@ -81,7 +81,7 @@ static void quantize_blocks(const cvq_tensor *t, const float *rows, size_t count
                                    place_of(info, cols, blocks * g + b), to, scale);
                 } else {
                     *scale = 0;
-                    memset(to, cvq_zero_code(t->type, &t->codebook, 0), info->block);
+                    cvq_pad_codes(t->type, &t->codebook, 0, 0, to);
                 }
             }
         }

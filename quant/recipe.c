@@ -300,7 +300,7 @@ cvq_status cvq_recipe_add_rule(cvq_recipe *r, const char *rule, cvq_error *err) 
     cvq_type type;
     if (!cvq_type_find(&type, equals + 1))
         return cvq_fail(err, CVQ_INVALID_ARGUMENT, rule,
-                        "\"%.32s\" is no type; there are f32, bf16, q8, q6, q4t, q4s and q4",
+                        "\"%.32s\" is no type; there are f32, bf16, q8, q6, q4h, q4t, q4s and q4",
                         equals + 1);
     CVQ_TRY(append_rule(r, rule, (size_t)(equals - rule), type, true, err));
     return set_name(r, "custom", err);
@@ -334,7 +334,7 @@ static cvq_status apply_rule(const cvq_type_rule *rule, bool asked, const cvq_mo
         if (!cvq_type_allowed(spec.role, type))
             return cvq_fail(err, CVQ_INVALID_ARGUMENT, spec.name,
                             "the rule \"%.120s\" makes it %s, which a matrix cannot be; take bf16, "
-                            "q8, q6, q4t, q4s or q4",
+                            "q8, q6, q4h, q4t, q4s or q4",
                             rule->pattern, rule->type);
         types[i] = type;
         applied++;

@@ -50,22 +50,25 @@ static cvq_choice search_even(const cvq_search_loops *loops, cvq_type type, floa
     return best;
 }
 
+/* Types with tables have no zero point of their own. */
 static int code_count(cvq_type type) {
-    return cvq_type_has_table(type) ? 16 : 2 * (int)cvq_type_describe(type)->zero_point;
+    const int zero = (int)cvq_type_describe(type)->zero_point;
+    return zero ? 2 * zero : 16;
 }
 
-uint8_t cvq_nearest_code(cvq_type type, const cvq_codebook *codebook, cvq_block_scale s, float x) {
-    const float zero = (float)s.zero, t = s.d == 0.0f ? zero : x / s.d + zero;
-    return (uint8_t)cvq_code_at(cvq_type_has_table(type) ? codebook->table : NULL, code_count(type),
-                                t);
+uint8_t cvq_nearest_code(cvq_type type, const cvq_block_scale *s, size_t half, float x) {
+    const float zero = (float)s->zero[half], t = s->d == 0.0f ? zero : x / s->d + zero;
+    return (uint8_t)cvq_code_at(s->table[half], code_count(type), t);
 }
 
 /* The scale that maps the peak to the last code: of both signs alike for even codes, to the end
- * that is further from zero for q4t (offset 0). 0 for q4s, whose search tries all that is near. */
+ * that is further from zero for q4t (offset 0). 0 for q4s and q4h, whose searches try all that is
+ * near. */
 static uint16_t plain_scale(const cvq_search *s, const cvq_code_values *v) {
-    if (v->type == CVQ_TYPE_Q4S) return 0;
-    if (!v->table) return cvq_search_finite_f16(s->peak / (float)(v->count / 2 - 1) * s->from_unit);
-    float low = -(float)v->codebook->zero, high = (float)v->table[15] + low;
+    if (v->type == CVQ_TYPE_Q4S || v->type == CVQ_TYPE_Q4H) return 0;
+    if (v->type != CVQ_TYPE_Q4T)
+        return cvq_search_finite_f16(s->peak / (float)(v->count / 2 - 1) * s->from_unit);
+    float low = -(float)v->codebook->zero, high = (float)v->codebook->table[15] + low;
     float d = s->peak / (-low > high ? low : high) * s->from_unit;
     /* To the nearest f16 with offset 0: down to it unless half a step or more above. */
     uint16_t h = cvq_search_finite_f16(d);
@@ -77,6 +80,7 @@ static cvq_choice search(const cvq_search_loops *loops, const cvq_search *s,
                          const cvq_code_values *v) {
     if (v->type == CVQ_TYPE_Q4T) return cvq_search_table(loops, v->codebook, s);
     if (v->type == CVQ_TYPE_Q4S) return cvq_search_levels(loops, v->codebook, v->row_scale, s);
+    if (v->type == CVQ_TYPE_Q4H) return cvq_search_half_tables(loops, s);
     return search_even(loops, v->type, (float)(v->count / 2), s);
 }
 
@@ -84,9 +88,8 @@ void cvq_search_block(cvq_type type, const cvq_codebook *codebook, float row_sca
                       const float *importance, uint8_t *codes, uint16_t *scale) {
     const cvq_search_loops *loops = cvq_search_loops_best();
     const cvq_type_info *info = cvq_type_describe(type);
-    const bool tabled = cvq_type_has_table(type);
-    const cvq_code_values values = {type, code_count(type), codebook,
-                                    tabled ? codebook->table : NULL, row_scale};
+    const bool tabled = info->zero_point == 0;
+    const cvq_code_values values = {type, code_count(type), codebook, row_scale};
     cvq_search s;
     uint8_t other[CVQ_SEARCH_MAX_BLOCK];
     /* Scales in the block's units are exact: an f16 times 2^-exponent with exponent in -26 .. 120

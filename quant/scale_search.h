@@ -11,12 +11,8 @@
  * that the block is part of, for q4s. */
 void cvq_search_block(cvq_type type, const cvq_codebook *codebook, float row_scale, const float *x,
                       const float *importance, uint8_t *codes, uint16_t *scale);
-/* The code nearest to x under a scale, and what it stands for. */
-uint8_t cvq_nearest_code(cvq_type type, const cvq_codebook *codebook, cvq_block_scale s, float x);
-static inline float cvq_code_value(cvq_type type, const cvq_codebook *codebook, cvq_block_scale s,
-                                   uint8_t code) {
-    return s.d * (float)((cvq_type_has_table(type) ? codebook->table[code] : code) - s.zero);
-}
+/* The code nearest to x under a scale, in one half of a block. */
+uint8_t cvq_nearest_code(cvq_type type, const cvq_block_scale *s, size_t half, float x);
 /* q4s: the scale of a row of whole blocks, n columns. 0 if all are zero. */
 float cvq_search_row_scale(const cvq_codebook *codebook, const float *x, const float *importance,
                            size_t n);

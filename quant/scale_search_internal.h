@@ -61,7 +61,6 @@ typedef struct cvq_code_values {
     cvq_type type;
     int count; /* of codes */
     const cvq_codebook *codebook;
-    const uint8_t *table; /* q4t's and q4s's, or NULL: code c stands for c */
     float row_scale;
 } cvq_code_values;
 
@@ -72,6 +71,15 @@ typedef struct cvq_search_trial {
     float wxq, wqq;
 } cvq_search_trial;
 
+/* q4h: a scale on trial with both tables and every other offset, from `first` (0 or 1) on:
+ * error[half][table][k] is the sum over that half of the block of w (x / d - q)^2 for the values q
+ * nearest to x / d with offset first + 2 k. */
+typedef struct cvq_search_halves {
+    float d;
+    int first;
+    float error[2][2][4];
+} cvq_search_halves;
+
 /* Where the time goes: the loops over the weights of a block. Every set gives the same bits. */
 typedef struct cvq_search_loops {
     /* False if the block is to be stored as zeros. */
@@ -80,6 +88,7 @@ typedef struct cvq_search_loops {
      * alone is a long chain of operations that wait for each other. */
     void (*try_table)(const cvq_search *s, const cvq_search_midpoints *t, cvq_search_trial *trials,
                       size_t count);
+    void (*try_halves)(const cvq_search *s, cvq_search_halves *trial);
     /* Evenly spaced codes -zero .. zero - 1: nearest codes for d, the scale that suits them best,
      * rounded to f16, and the error of that; kept in best if it is less. */
     void (*try_even)(const cvq_search *s, float zero, float d, cvq_choice *best);
@@ -112,6 +121,8 @@ cvq_choice cvq_search_table(const cvq_search_loops *loops, const cvq_codebook *c
                             const cvq_search *s);
 cvq_choice cvq_search_levels(const cvq_search_loops *loops, const cvq_codebook *codebook,
                              float row_scale, const cvq_search *s);
+/* q4h (half_search.c). */
+cvq_choice cvq_search_half_tables(const cvq_search_loops *loops, const cvq_search *s);
 /* The scale (in the block's units, of either sign) that the best codes with any scale would have,
  * with q4s's offsets; 0 if that is no better than zeros. */
 float cvq_search_free_scale(const cvq_search_loops *loops, const cvq_codebook *codebook,

@@ -95,7 +95,44 @@ static void try_table(const cvq_search *s, const cvq_search_midpoints *t, cvq_se
     }
 }
 
-const cvq_search_loops cvq_search_loops_plain = {prepare, try_table, try_even, assign};
+/* The table's entry nearest to a doubled and cut position. */
+static int nearest_entry(const uint8_t *table, int at) {
+    int value = table[0];
+    for (int j = 0; j < 15; j++)
+        value += at >= table[j] + table[j + 1] ? table[j + 1] - table[j] : 0;
+    return value;
+}
+
+static float half_error(const float *t, const float *w, const int *at, const uint8_t *table,
+                        int offset) {
+    float lane[CVQ_SEARCH_LANES] = {0};
+    for (int i = 0; i < BLOCK / 2; i++) {
+        const int moved = at[i] > 4 * offset ? at[i] - 4 * offset : 0;
+        const float r = t[i] - (float)(nearest_entry(table, moved) + 2 * offset);
+        lane[i % CVQ_SEARCH_LANES] += w[i] * r * r;
+    }
+    return cvq_search_join(lane);
+}
+
+static void try_halves(const cvq_search *s, cvq_search_halves *o) {
+    const float per_step = 1.0f / o->d;
+    float t[BLOCK];
+    int at[BLOCK]; /* in halves of a step, cut to 0 .. 255 */
+    for (int i = 0; i < BLOCK; i++) {
+        t[i] = s->x[i] * per_step + (float)CVQ_Q4H_ZERO;
+        float twice = t[i] + t[i];
+        twice = twice > 0.0f ? twice : 0.0f;
+        at[i] = (int)(twice < 255.0f ? twice : 255.0f);
+    }
+    for (int half = 0; half < 2; half++)
+        for (int table = 0; table < 2; table++)
+            for (int k = 0; k < 4; k++)
+                o->error[half][table][k] =
+                    half_error(t + 16 * half, s->w + 16 * half, at + 16 * half,
+                               cvq_q4h_tables[table], o->first + 2 * k);
+}
+
+const cvq_search_loops cvq_search_loops_plain = {prepare, try_table, try_halves, try_even, assign};
 
 const cvq_search_loops *cvq_search_loops_best(void) {
 #if defined(__x86_64__)

@@ -119,4 +119,8 @@ static void try_even(const cvq_search *s, float zero, float d, cvq_choice *best)
     if (error < best->error) *best = (cvq_choice){error, scale};
 }
 
-const cvq_search_loops cvq_search_loops_avx2 = {prepare, try_table, try_even, assign};
+static void try_halves(const cvq_search *s, cvq_search_halves *o) {
+    cvq_search_loops_plain.try_halves(s, o);
+}
+
+const cvq_search_loops cvq_search_loops_avx2 = {prepare, try_table, try_halves, try_even, assign};

@@ -60,14 +60,14 @@ static bool prepare(cvq_search *s, uint32_t n, const float *x, const float *impo
 }
 
 /* out[i] = the code of t[i], as cvq_code_at. */
-static void codes_at(const cvq_code_values *v, uint32_t n, const float *t, int32_t *out) {
-    if (!v->table) {
-        for (uint32_t i = 0; i < n; i++) out[i] = cvq_code_at(NULL, v->count, t[i]);
+static void codes_at(const uint8_t *table, int count, uint32_t n, const float *t, int32_t *out) {
+    if (!table) {
+        for (uint32_t i = 0; i < n; i++) out[i] = cvq_code_at(NULL, count, t[i]);
         return;
     }
     memset(out, 0, n * sizeof *out);
-    for (int j = 0; j + 1 < v->count; j++) {
-        const float middle = 0.5f * (float)(v->table[j] + v->table[j + 1]);
+    for (int j = 0; j + 1 < count; j++) {
+        const float middle = 0.5f * (float)(table[j] + table[j + 1]);
         for (uint32_t i = 0; i < n; i++) out[i] += t[i] >= middle;
     }
 }
@@ -75,19 +75,24 @@ static void codes_at(const cvq_code_values *v, uint32_t n, const float *t, int32
 static double assign(const cvq_search *s, const cvq_code_values *v, uint16_t scale,
                      uint8_t *codes) {
     const cvq_block_scale b = cvq_scale_decode(v->type, v->codebook, v->row_scale, scale);
-    const float d = b.d * s->to_unit, zero = (float)b.zero;
+    const float d = b.d * s->to_unit;
     float t[CVQ_SEARCH_MAX_BLOCK];
     int32_t code[CVQ_SEARCH_MAX_BLOCK], entry[CVQ_SEARCH_MAX_BLOCK];
     double square[CVQ_SEARCH_MAX_BLOCK], error = 0.0;
-    for (uint32_t i = 0; i < s->n; i++) t[i] = d == 0.0f ? zero : s->x[i] / d + zero;
-    codes_at(v, s->n, t, code);
-    for (uint32_t i = 0; i < s->n; i++) codes[i] = (uint8_t)code[i];
-    for (uint32_t i = 0; i < s->n; i++) entry[i] = v->table ? v->table[code[i]] : code[i];
-    for (uint32_t i = 0; i < s->n; i++) {
-        const double q = (double)((float)entry[i] - zero);
-        const double e = (double)s->x[i] - (double)d * q;
-        square[i] = (double)s->w[i] * e * e;
+    for (uint32_t half = 0; half < 2; half++) {
+        const uint32_t first = half * s->n / 2, end = first + s->n / 2;
+        const uint8_t *table = b.table[half];
+        const float zero = (float)b.zero[half];
+        for (uint32_t i = first; i < end; i++) t[i] = d == 0.0f ? zero : s->x[i] / d + zero;
+        codes_at(table, v->count, s->n / 2, t + first, code + first);
+        for (uint32_t i = first; i < end; i++) entry[i] = table ? table[code[i]] : code[i];
+        for (uint32_t i = first; i < end; i++) {
+            const double q = (double)((float)entry[i] - zero);
+            const double e = (double)s->x[i] - (double)d * q;
+            square[i] = (double)s->w[i] * e * e;
+        }
     }
+    for (uint32_t i = 0; i < s->n; i++) codes[i] = (uint8_t)code[i];
     for (uint32_t i = 0; i < s->n; i++) error += square[i];
     return error;
 }

@@ -58,7 +58,7 @@ static cvq_status try_types(const job *j, const float *rows, size_t count, panel
         cvq_tensor t = j->tensor;
         t.type = cvq_choice_types[c];
         if (t.type == CVQ_TYPE_BF16) continue; /* the source's own values */
-        if (cvq_type_has_table(t.type)) t.codebook = cvq_codebook_default;
+        if (cvq_type_has_codebook(t.type)) t.codebook = cvq_codebook_default;
         const cvq_type_info *info = cvq_type_describe(t.type);
         const size_t ld = cvq_padded_cols(info, cols);
         void *panel = NULL, *decoded = NULL;

@@ -19,14 +19,19 @@ CONFIG = ('hidden_size num_layers num_heads num_kv_heads intermediate_size vocab
           'rms_norm_eps bos_id pad_id num_eos eos_0 eos_1 eos_2 eos_3 eos_4 eos_5 eos_6 eos_7 '
           'template_version vit_hidden_size vit_num_layers vit_num_heads vit_intermediate_size image_size '
           'patch_size in_channels vit_num_positions vit_layer_norm_eps').split()
-F32, BF16, Q8, Q6, Q4T, Q4, Q4S = range(7)
-NAMES = ['f32', 'bf16', 'q8', 'q6', 'q4t', 'q4', 'q4s']
-GROUP = [1, 64, 256, 64, 64, 64, 128]
-ROW_BYTES = [4, 128, 260, 52, 36, 36, 68]
-HEAD_BYTES = [0, 0, 0, 0, 0, 0, 4]
+F32, BF16, Q8, Q6, Q4T, Q4, Q4S, Q4H = range(8)
+NAMES = ['f32', 'bf16', 'q8', 'q6', 'q4t', 'q4', 'q4s', 'q4h']
+GROUP = [1, 64, 256, 64, 64, 64, 128, 64]
+ROW_BYTES = [4, 128, 260, 52, 36, 36, 68, 36]
+HEAD_BYTES = [0, 0, 0, 0, 0, 0, 4, 0]
 TABLED = (Q4T, Q4S)
 # q4s: level 0 is zero, the others rise by 6% to 255
 LEVELS = np.array([0] + [round(255 * 1.06 ** (i - 31)) for i in range(1, 32)], np.float32)
+
+
+# q4h: wide and narrow
+TABLES = np.array([[0, 19, 27, 35, 41, 46, 51, 56, 60, 64, 69, 75, 81, 87, 96, 113],
+                   [21, 29, 35, 40, 45, 49, 53, 56, 59, 62, 66, 70, 74, 79, 84, 93]], np.int32)
 
 
 class Malformed(Exception):
@@ -60,7 +65,11 @@ def decode_group(kind, height, data, table=None, zero=0, rows=None):
         offset = 5 + 4 * (byte >> 5 & 3)
     else:
         bits = data[:4 * height].view('<u2').reshape(2, height)
-        scale, offset = bits.view('<f2').astype(np.float32), bits & 31
+        if kind == Q4H:
+            level = (bits >> 8).astype(np.int32)
+            scale = np.ldexp((16 + level % 16).astype(np.float32), level // 16 - 22)
+        else:
+            scale, offset = bits.view('<f2').astype(np.float32), bits & 31
     if kind == Q8:  # [block][32 fours][row][4]
         code = rest.reshape(2, 32, height, 4).transpose(2, 0, 1, 3).reshape(height, 2, 128).astype(np.int32)
     else:
@@ -70,7 +79,10 @@ def decode_group(kind, height, data, table=None, zero=0, rows=None):
         if kind == Q6:
             high = rest[32 * height:].reshape(2, 2, height, 4).transpose(2, 0, 1, 3).reshape(height, 2, 8)
             code |= np.concatenate([high >> s & 3 for s in (0, 2, 4, 6)], axis=2).astype(np.int32) << 4
-    if kind in TABLED:
+    if kind == Q4H:  # [row][block][column]
+        half = bits.T[:, :, None] >> np.where(np.arange(32) < 16, 0, 4).astype(np.uint16) & 15
+        number = TABLES[half >> 3, code] + 2 * (half & 7).astype(np.int32) - 64
+    elif kind in TABLED:
         number = table[code].astype(np.int32) + offset.T[:, :, None].astype(np.int32) - zero
     else:
         number = code - {Q8: 128, Q6: 32, Q4: 8}[kind]
@@ -150,7 +162,7 @@ def tensor_list(c):
     return out
 
 
-ALLOWED = {'matrix': (BF16, Q8, Q6, Q4T, Q4, Q4S), 'table': tuple(range(7)), 'vector': (F32,),
+ALLOWED = {'matrix': (BF16, Q8, Q6, Q4T, Q4, Q4S, Q4H), 'table': tuple(range(8)), 'vector': (F32,),
            'inv_freq': (F32, BF16)}
 
 

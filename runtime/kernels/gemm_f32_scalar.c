@@ -18,7 +18,6 @@ void unpack_bf16_16__scalar(const cvq_panels *w, size_t panel, size_t k0, size_t
 void unpack_blocks_16__scalar(const cvq_panels *w, size_t panel, size_t k0, size_t k1, float *out) {
     const cvq_type_info *info = cvq_type_describe(w->type);
     const uint8_t *data = w->data + panel * w->panel_stride;
-    const bool table = cvq_type_has_table(w->type);
     uint8_t codes[CVQ_PANEL_ROWS * CVQ_MAX_GROUP];
     uint16_t scales[CVQ_MAX_BLOCKS * CVQ_PANEL_ROWS];
     float row_scales[CVQ_PANEL_ROWS];
@@ -30,8 +29,8 @@ void unpack_blocks_16__scalar(const cvq_panels *w, size_t panel, size_t k0, size
             for (size_t r = 0; r < CVQ_PANEL_ROWS; r++) {
                 cvq_block_scale s = cvq_scale_decode(w->type, w->codebook, row_scales[r],
                                                      scales[k / info->block * CVQ_PANEL_ROWS + r]);
-                int code = codes[r * info->group + k];
-                out[r] = s.d * (float)((table ? w->codebook->table[code] : code) - s.zero);
+                const size_t half = k % info->block / (info->block / 2);
+                out[r] = s.d * (float)cvq_code_integer(&s, half, codes[r * info->group + k]);
             }
     }
 }

@@ -39,12 +39,12 @@ void quantize_rows_128__scalar(const float *x, size_t ldx, size_t rows, size_t k
 }
 
 /* One block of one row of a panel with one row of activations. */
-static float multiply_block(const uint8_t *codes, cvq_block_scale w, const cvq_act8 *a, size_t at,
-                            size_t block, float c) {
-    int32_t dot = 0, sum = 0;
-    for (size_t k = 0; k < block; k++) dot += codes[k] * a->q[at + k];
-    for (size_t k = 0; k < block; k += CVQ_ACT_SUM) sum += a->sum[(at + k) / CVQ_ACT_SUM];
-    return fmaf(w.d * a->scale[at / CVQ_ACT_BLOCK], (float)(dot - w.zero * sum), c);
+static float multiply_block(const uint8_t *codes, const cvq_block_scale *w, const cvq_act8 *a,
+                            size_t at, size_t block, float c) {
+    int32_t dot = 0;
+    for (size_t k = 0; k < block; k++)
+        dot += cvq_code_integer(w, k / (block / 2), codes[k]) * a->q[at + k];
+    return fmaf(w->d * a->scale[at / CVQ_ACT_BLOCK], (float)dot, c);
 }
 
 /* One group of a panel with m rows of activations, whose first value is number `at`. */
@@ -54,15 +54,12 @@ static void multiply_group(const cvq_panels *w, const float *row_scales, const u
     uint8_t codes[CVQ_PANEL_ROWS * CVQ_MAX_GROUP];
     uint16_t scales[CVQ_MAX_BLOCKS * CVQ_PANEL_ROWS];
     cvq_group_unpack(w->type, CVQ_PANEL_ROWS, bytes, codes, scales);
-    if (cvq_type_has_table(w->type))
-        for (size_t j = 0; j < CVQ_PANEL_ROWS * info->group; j++)
-            codes[j] = w->codebook->table[codes[j]];
     for (size_t b = 0; b < info->group / info->block; b++)
         for (size_t r = 0; r < CVQ_PANEL_ROWS; r++) {
-            cvq_block_scale s = cvq_scale_decode(w->type, w->codebook, row_scales[r],
-                                                 scales[b * CVQ_PANEL_ROWS + r]);
+            const cvq_block_scale s = cvq_scale_decode(w->type, w->codebook, row_scales[r],
+                                                       scales[b * CVQ_PANEL_ROWS + r]);
             for (size_t i = 0; i < m; i++)
-                c[i * ldc + r] = multiply_block(codes + r * info->group + b * info->block, s, a,
+                c[i * ldc + r] = multiply_block(codes + r * info->group + b * info->block, &s, a,
                                                 at + i * a->stride + b * info->block, info->block,
                                                 c[i * ldc + r]);
         }

@@ -33,7 +33,7 @@ typedef struct constants {
 
 GEMM_INLINE constants constants_load(const cvq_type type, const cvq_panels *w) {
     constants t = {_mm512_setzero_si512(), {_mm512_setzero_ps(), _mm512_setzero_ps()}};
-    if (cvq_type_has_table(type))
+    if (cvq_type_has_codebook(type))
         t.table = _mm512_broadcast_i32x4(
             _mm_loadu_si128((const __m128i *)(const void *)w->codebook->table));
     if (type == CVQ_TYPE_Q4S) t.levels = q4s_levels_load();
@@ -74,7 +74,7 @@ GEMM_INLINE void decode(const cvq_type type, const uint8_t *group, const size_t 
     __m512i both = load_line(group + 64 + 256 * b + 64 * l);
     *x = _mm512_and_si512(both, low);
     *y = _mm512_and_si512(_mm512_srli_epi16(both, 4), low);
-    if (cvq_type_has_table(type)) {
+    if (cvq_type_has_codebook(type)) {
         *x = _mm512_shuffle_epi8(table, *x);
         *y = _mm512_shuffle_epi8(table, *y);
     }

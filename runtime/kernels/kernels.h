@@ -21,7 +21,7 @@ typedef struct cvq_panels {
     const cvq_codebook *codebook; /* q4t, q4s */
     size_t panel_stride;          /* bytes from one panel of 16 rows to the next */
     size_t k;                     /* padded columns: a multiple of the type's group */
-    cvq_type type;                /* bf16, q8, q6, q4t, q4 or q4s */
+    cvq_type type;                /* bf16 or a block type */
 } cvq_panels;
 
 /* Activations as the integer kernels read them. Rows are padded with zeros to a multiple of 256
@@ -36,8 +36,8 @@ typedef struct cvq_act8 {
 } cvq_act8;
 
 /* exact: 16 rows of a panel, columns [k0, k1) (multiples of the type's group, at most 256 apart),
- * to f32: out[k - k0][16]. Bit-exact. value = scale x (code - zero), in f32 with one rounding;
- * scale and zero as cvq_scale_decode gives them. */
+ * to f32: out[k - k0][16]. Bit-exact. value = scale x (code - zero), in f32 with one rounding,
+ * where for types with tables code is the table's entry; all as cvq_scale_decode gives it. */
 typedef void cvq_unpack_f32_fn(const cvq_panels *w, size_t panel, size_t k0, size_t k1, float *out);
 
 /* c[i][0..15] (+)= sum over kk < k of a[i][kk] x w[kk][0..15] for i < m, by fused multiply-add in
@@ -57,8 +57,9 @@ typedef void cvq_quantize_rows_fn(const float *x, size_t ldx, size_t rows, size_
 /* fast: c[i][p x 16 + r] for activation rows i in [row0, row0 + m) and panels [panel0, panel0 +
  * num_panels): starting from 0, for each block of the weight type (32 or 128 columns) in ascending
  * order c = fmaf(weight_scale x activation_scale, (float)(sum of code x q - zero x sum of q), c)
- * where weight_scale and zero are those of cvq_scale_decode and for q4t and q4s code is
- * table[code]. The integer is exact. c[0] is for (row0, panel0). Bit-exact. */
+ * where weight_scale and zero are those of cvq_scale_decode and for types with tables code is the
+ * table's entry; q4h has a table and a zero for each half of a block. The integer is exact. c[0] is
+ * for (row0, panel0). Bit-exact. */
 typedef void cvq_gemm_int8_fn(const cvq_panels *w, size_t panel0, size_t num_panels,
                               const cvq_act8 *a, size_t row0, size_t m, float *c, size_t ldc);
 
@@ -120,10 +121,10 @@ typedef void cvq_attend_int8_fn(const cvq_attention_block *kv, const cvq_attenti
 
 typedef struct cvq_kernels {
     cvq_cpu_level level;
-    cvq_unpack_f32_fn *unpack_f32[CVQ_TYPES]; /* bf16, q8, q6, q4t, q4, q4s; others NULL */
+    cvq_unpack_f32_fn *unpack_f32[CVQ_TYPES]; /* bf16 and block types; others NULL */
     cvq_tile_f32_fn *tile_f32;
     cvq_quantize_rows_fn *quantize_rows;
-    cvq_gemm_int8_fn *gemm_int8[CVQ_TYPES]; /* q8, q6, q4t, q4, q4s: any m, made for many rows */
+    cvq_gemm_int8_fn *gemm_int8[CVQ_TYPES]; /* block types: any m, made for many rows */
     cvq_gemm_int8_fn *gemv_int8[CVQ_TYPES]; /* the same contract, made for m of 1 to 4 */
 
     cvq_rms_norm_fn *rms_norm;

@@ -110,8 +110,8 @@ static void print_group(cvq_type type) {
 }
 
 static int print_example(const char *path) {
-    static const cvq_type order[] = {CVQ_TYPE_F32, CVQ_TYPE_BF16, CVQ_TYPE_Q8, CVQ_TYPE_Q6,
-                                     CVQ_TYPE_Q4T, CVQ_TYPE_Q4,   CVQ_TYPE_Q4S};
+    static const cvq_type order[] = {CVQ_TYPE_F32, CVQ_TYPE_BF16, CVQ_TYPE_Q8,  CVQ_TYPE_Q6,
+                                     CVQ_TYPE_Q4T, CVQ_TYPE_Q4,   CVQ_TYPE_Q4S, CVQ_TYPE_Q4H};
     cvq_reader *r = NULL;
     cvq_error err = {0};
     cvq_status status = write_small(path, "{}", &err);

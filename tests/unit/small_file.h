@@ -118,7 +118,7 @@ static inline void small_tensor(const cvq_tensor *t, size_t number, uint8_t *dat
 /* Types that rotate through all that a tensor may have, so that every role gets every type. */
 static inline void small_types(const cvq_model_config *c, cvq_type *types) {
     static const cvq_type order[] = {CVQ_TYPE_Q4T, CVQ_TYPE_Q8,   CVQ_TYPE_Q6,  CVQ_TYPE_BF16,
-                                     CVQ_TYPE_Q4,  CVQ_TYPE_F32,  CVQ_TYPE_Q4T, CVQ_TYPE_Q8,
+                                     CVQ_TYPE_Q4,  CVQ_TYPE_F32,  CVQ_TYPE_Q4H, CVQ_TYPE_Q8,
                                      CVQ_TYPE_Q6,  CVQ_TYPE_BF16, CVQ_TYPE_Q4S, CVQ_TYPE_F32};
     size_t next = 0;
     for (size_t i = 0; i < cvq_model_tensor_count(c); i++) {

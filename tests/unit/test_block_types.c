@@ -17,11 +17,11 @@ static uint32_t random32(void) {
     return (uint32_t)(seed >> 32);
 }
 
-static const cvq_type block_types[] = {CVQ_TYPE_Q8, CVQ_TYPE_Q6, CVQ_TYPE_Q4T, CVQ_TYPE_Q4,
-                                       CVQ_TYPE_Q4S};
+static const cvq_type block_types[] = {CVQ_TYPE_Q8, CVQ_TYPE_Q6,  CVQ_TYPE_Q4T,
+                                       CVQ_TYPE_Q4, CVQ_TYPE_Q4S, CVQ_TYPE_Q4H};
 static const uint32_t heights[] = {16, 1};
 #define EACH_BLOCK_TYPE(t, h)                                                                      \
-    for (int t = 0; t < 5; t++)                                                                    \
+    for (int t = 0; t < 6; t++)                                                                    \
         for (int h = 0; h < 2; h++)
 
 static uint32_t code_limit(cvq_type type) {
@@ -36,7 +36,7 @@ static void types_are_described(void) {
     } wanted[] = {{"f32", 0, 1, 4, 0, 0, 32},           {"bf16", 0, 64, 128, 0, 0, 16},
                   {"q8", 128, 256, 260, 0, 128, 8.125}, {"q6", 32, 64, 52, 0, 32, 6.5},
                   {"q4t", 32, 64, 36, 0, 0, 4.5},       {"q4", 32, 64, 36, 0, 8, 4.5},
-                  {"q4s", 32, 128, 68, 4, 0, 4.25}};
+                  {"q4s", 32, 128, 68, 4, 0, 4.25},     {"q4h", 32, 64, 36, 0, 0, 4.5}};
     for (uint32_t i = 0; i < CVQ_TYPES; i++) {
         const cvq_type_info *t = cvq_type_describe(i);
         cvq_type found;
@@ -59,6 +59,7 @@ static void sizes_are_exact(void) {
     CHECK(cvq_tensor_bytes(CVQ_TYPE_Q8, 16, 16, 256, &n) && n == 64 + 2 * 2048);
     CHECK(cvq_tensor_bytes(CVQ_TYPE_Q4, 16, 16, 64, &n) && n == 64 + 2 * 256);
     CHECK(cvq_tensor_bytes(CVQ_TYPE_Q4T, 16, 16, 64, &n) && n == 64 + 2 * 256);
+    CHECK(cvq_tensor_bytes(CVQ_TYPE_Q4H, 16, 16, 64, &n) && n == 64 + 2 * 256);
     CHECK(cvq_tensor_bytes(CVQ_TYPE_Q6, 16, 16, 64, &n) && n == 64 + 2 * 256 + 2 * 128);
     CHECK(cvq_tensor_bytes(CVQ_TYPE_BF16, 16, 16, 64, &n) && n == 2048);
     CHECK(cvq_tensor_bytes(CVQ_TYPE_Q4S, 16, 16, 128, &n) && n == 64 + 1088);
@@ -109,6 +110,7 @@ static void codebooks_are_checked(void) {
     CHECK(cvq_codebook_valid(&c, CVQ_TYPE_Q4T) && !cvq_codebook_valid(&none, CVQ_TYPE_Q4T));
     CHECK(cvq_codebook_valid(&none, CVQ_TYPE_Q4) && !cvq_codebook_valid(&c, CVQ_TYPE_Q4));
     CHECK(cvq_codebook_valid(&c, CVQ_TYPE_Q4S) && !cvq_codebook_valid(&none, CVQ_TYPE_Q4S));
+    CHECK(cvq_codebook_valid(&none, CVQ_TYPE_Q4H) && !cvq_codebook_valid(&c, CVQ_TYPE_Q4H));
     c.table[15] = 128;
     CHECK(!cvq_codebook_valid(&c, CVQ_TYPE_Q4T));
     c = cvq_codebook_default;
@@ -169,8 +171,13 @@ static void groups_round_trip(void) {
     }
 }
 
+/* half: of the block, 0 or 1 */
 static float value_by_formula(cvq_type type, const cvq_codebook *c, float row_scale, uint32_t code,
-                              uint16_t scale) {
+                              uint16_t scale, size_t half) {
+    static const uint8_t wide[16] = {0,  19, 27, 35, 41, 46, 51, 56,
+                                     60, 64, 69, 75, 81, 87, 96, 113};
+    static const uint8_t narrow[16] = {21, 29, 35, 40, 45, 49, 53, 56,
+                                       59, 62, 66, 70, 74, 79, 84, 93};
     static const uint8_t levels[32] = {0,   44,  47,  50,  53,  56,  59,  63,  67,  71,  75,
                                        80,  84,  89,  95,  100, 106, 113, 120, 127, 134, 142,
                                        151, 160, 170, 180, 191, 202, 214, 227, 241, 255};
@@ -179,6 +186,11 @@ static float value_by_formula(cvq_type type, const cvq_codebook *c, float row_sc
     if (type == CVQ_TYPE_Q4S) {
         d = row_scale * (float)levels[scale % 32] * (scale < 128 ? 1.0f : -1.0f);
         v = c->table[code] + 5 + 4 * (scale / 32 % 4) - c->zero;
+    }
+    if (type == CVQ_TYPE_Q4H) {
+        const int level = scale / 256, choice = scale / (half ? 16 : 1) % 16;
+        d = ldexpf((float)(16 + level % 16), level / 16 - 22);
+        v = (choice < 8 ? wide : narrow)[code] + 2 * (choice % 8) - 64;
     }
     if (type == CVQ_TYPE_Q8) v -= 128;
     if (type == CVQ_TYPE_Q6) v -= 32;
@@ -199,7 +211,7 @@ static void panels_decode(void) {
         const bool head = info->head_bytes != 0;
         for (size_t r = 0; r < height; r++) row_scales[r] = (float)random32() * 0x1p-40f;
         cvq_row_scales_pack(type, heights[h], row_scales, panel);
-        for (size_t g = 0; g < 2 && !head; g++) /* scales: finite */
+        for (size_t g = 0; g < 2 && !head && type != CVQ_TYPE_Q4H; g++) /* scales: finite */
             for (size_t i = 0; i < 2 * height; i++)
                 panel[g * height * info->row_bytes + 2 * i + 1] &= 0xbb;
         cvq_panel_decode(type, heights[h], &cvq_codebook_default, panel, cols, out, ld);
@@ -212,7 +224,8 @@ static void panels_decode(void) {
                 const uint16_t scale = head ? group[at] : (uint16_t)cvq_load_le(group + 2 * at, 2);
                 const uint32_t code = code_by_formula(type, height, group, r, kg);
                 const float wanted =
-                    value_by_formula(type, &cvq_codebook_default, row_scales[r], code, scale);
+                    value_by_formula(type, &cvq_codebook_default, row_scales[r], code, scale,
+                                     kg % info->block / (info->block / 2));
                 CHECK(memcmp(&wanted, &out[r * ld + k], 4) == 0);
             }
             for (size_t k = 2 * info->group; k < ld; k++) CHECK(out[r * ld + k] == -99);
@@ -252,22 +265,32 @@ static void f32_rows_are_copied(void) {
 }
 
 static void zero_codes_are_nearest_to_zero(void) {
-    CHECK(cvq_zero_code(CVQ_TYPE_Q8, NULL, 0x3c00) == 128);
-    CHECK(cvq_zero_code(CVQ_TYPE_Q6, NULL, 0x3c00) == 32);
-    CHECK(cvq_zero_code(CVQ_TYPE_Q4, NULL, 0x3c00) == 8);
-    CHECK(cvq_zero_code(CVQ_TYPE_Q4S, &cvq_codebook_default, 0) == 7);
-    for (uint32_t o = 0; o < 32; o++) {
-        const uint16_t scale = (uint16_t)(0x3c00 | o);
-        const uint8_t code = cvq_zero_code(CVQ_TYPE_Q4T, &cvq_codebook_default, scale);
-        const float d = cvq_f16_to_f32(scale);
-        const float got =
-            fabsf(value_by_formula(CVQ_TYPE_Q4T, &cvq_codebook_default, 1, code, scale));
+    CHECK(cvq_zero_code(CVQ_TYPE_Q8, NULL, 0x3c00, 1) == 128);
+    CHECK(cvq_zero_code(CVQ_TYPE_Q6, NULL, 0x3c00, 0) == 32);
+    CHECK(cvq_zero_code(CVQ_TYPE_Q4, NULL, 0x3c00, 0) == 8);
+    CHECK(cvq_zero_code(CVQ_TYPE_Q4S, &cvq_codebook_default, 0, 1) == 7);
+    for (size_t half = 0; half < 2; half++) {
+        CHECK(cvq_zero_code(CVQ_TYPE_Q4H, NULL, 0, half) == 9);
+        CHECK(value_by_formula(CVQ_TYPE_Q4H, NULL, 1, 9, 0, half) == 0);
+    }
+    for (uint32_t n = 0; n < 64; n++) { /* every offset, and q4h's tables in either half */
+        const cvq_type type = n < 32 ? CVQ_TYPE_Q4T : CVQ_TYPE_Q4H;
+        const size_t half = n / 16 % 2;
+        const uint16_t scale = n < 32 ? (uint16_t)(0x3c00 | n) : (uint16_t)(n % 16 << 4 * half);
+        const float d = n < 32 ? cvq_f16_to_f32(scale) : 0x1p-18f;
+        const cvq_codebook *c = &cvq_codebook_default;
+        const uint8_t code = cvq_zero_code(type, c, scale, half);
+        const float got = fabsf(value_by_formula(type, c, 1, code, scale, half));
         for (uint32_t u = 0; u < 16; u++) {
-            const float other =
-                fabsf(value_by_formula(CVQ_TYPE_Q4T, &cvq_codebook_default, 1, u, scale));
+            const float other = fabsf(value_by_formula(type, c, 1, u, scale, half));
             CHECK(u < code ? other > got : other >= got);
         }
         CHECK(got <= 4 * d);
+        uint8_t codes[33];
+        memset(codes, 77, sizeof codes);
+        cvq_pad_codes(type, c, scale, 7, codes);
+        for (size_t k = 0; k < 33; k++)
+            CHECK(codes[k] == (k < 7 || k == 32 ? 77 : cvq_zero_code(type, c, scale, k / 16)));
     }
 }
 
@@ -289,7 +312,7 @@ static void infinities_are_found(void) {
                 cvq_store_le(panel + 4 * (heights[h] - 1), 0xdf800000u, 4);
             else
                 cvq_store_le(panel + second + 2 * (2 * heights[h] - 1), 0x7c00u, 2);
-            CHECK(!cvq_panel_finite((cvq_type)t, heights[h], panel, cols));
+            CHECK(cvq_panel_finite((cvq_type)t, heights[h], panel, cols) == (t == CVQ_TYPE_Q4H));
             memset(panel, 0, sizeof panel);
             if (t > CVQ_TYPE_BF16) { /* codes are not scales */
                 memset(panel + second - 8, 0xff, 8);

@@ -17,8 +17,8 @@
 #define COLS 768
 
 static void fill_is_finite_and_repeats(void) {
-    static const cvq_type types[] = {CVQ_TYPE_BF16, CVQ_TYPE_Q8, CVQ_TYPE_Q6,
-                                     CVQ_TYPE_Q4T,  CVQ_TYPE_Q4, CVQ_TYPE_Q4S};
+    static const cvq_type types[] = {CVQ_TYPE_BF16, CVQ_TYPE_Q8,  CVQ_TYPE_Q6, CVQ_TYPE_Q4T,
+                                     CVQ_TYPE_Q4,   CVQ_TYPE_Q4S, CVQ_TYPE_Q4H};
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
         const cvq_type_info *info = cvq_type_describe(types[i]);
         size_t panel = cvq_panel_bytes(info, CVQ_PANEL_ROWS, COLS), size = panel * ROWS / 16;
