@@ -31,12 +31,16 @@ struct cvq_residency {
     const cvq_reader *reader;
     cvq_weight_check *check; /* or NULL */
     int threads;             /* for it */
-    size_t embedding;        /* the tensor's number */
-    pthread_mutex_t lock;    /* of all below */
+    const atomic_int *stop;
+    cvq_advise_fn advise;
+    void *advise_context;
+    size_t embedding;     /* the tensor's number */
+    pthread_mutex_t lock; /* of all below */
     uint64_t kept;
     pthread_cond_t moved;
     pthread_t thread;
-    bool started, no_thread, stop;
+    bool started, no_thread;
+    atomic_bool closing; /* written under the lock */
     atomic_size_t at;    /* the station where the work is; written under the lock */
     atomic_bool settled; /* nothing is left to be done on the way from here round and round */
     bool picture;
@@ -190,47 +194,62 @@ static bool was_passed(size_t station, size_t then, size_t now) {
 }
 
 /* Without the lock: the range's bounds never change. Work that has passed by has read the rest
- * itself, but of the embeddings it reads single rows. */
+ * itself, but of the embeddings it reads single rows. Whoever closes does not wait for a disk. */
 static void ask_for(const cvq_residency *r, const range *x) {
-    const cvq_file_map *map = cvq_reader_map(r->reader);
     size_t station = station_of(r, x), then = atomic_load(&r->at);
     bool all_read = x != &r->stations[r->count - 1][MORE];
     for (uint64_t at = x->first; at < x->end;) {
         uint64_t size = x->end - at < PIECE ? x->end - at : PIECE;
         if (all_read && was_passed(station, then, atomic_load(&r->at))) return;
-        cvq_file_map_advise(map, at, size, CVQ_ADVICE_WILLNEED);
-        cvq_file_map_advise(map, at, size, CVQ_ADVICE_POPULATE);
+        if (atomic_load(&r->closing)) return;
+        r->advise(r->advise_context, at, size, CVQ_ADVICE_WILLNEED);
+        r->advise(r->advise_context, at, size, CVQ_ADVICE_POPULATE);
         at += size;
     }
 }
 
+/* One thing of what is to be done, under the lock but for the thing itself. False: nothing is. */
+static bool serve_one(cvq_residency *r) {
+    range *gone = to_let_go(r), *next = gone ? NULL : to_ask_for(r);
+    if (!gone && !next) {
+        atomic_store(&r->settled, is_settled(r));
+        return false;
+    }
+    (gone ? gone : next)->here = !gone;
+    pthread_mutex_unlock(&r->lock);
+    if (gone)
+        r->advise(r->advise_context, gone->first, gone->end - gone->first, CVQ_ADVICE_LET_GO);
+    else
+        ask_for(r, next);
+    pthread_mutex_lock(&r->lock);
+    return true;
+}
+
 static void *serve(void *residency) {
     cvq_residency *r = residency;
-    const cvq_file_map *map = cvq_reader_map(r->reader);
     pthread_mutex_lock(&r->lock);
-    while (!r->stop) {
-        range *gone = to_let_go(r), *next = gone ? NULL : to_ask_for(r);
-        if (!gone && !next) {
-            atomic_store(&r->settled, is_settled(r));
-            pthread_cond_wait(&r->moved, &r->lock);
-            continue;
-        }
-        (gone ? gone : next)->here = !gone;
-        pthread_mutex_unlock(&r->lock);
-        if (gone)
-            cvq_file_map_advise(map, gone->first, gone->end - gone->first, CVQ_ADVICE_LET_GO);
-        else
-            ask_for(r, next);
-        pthread_mutex_lock(&r->lock);
-    }
+    while (!atomic_load(&r->closing))
+        if (!serve_one(r)) pthread_cond_wait(&r->moved, &r->lock);
     pthread_mutex_unlock(&r->lock);
     return NULL;
 }
 
+void cvq_residency_serve(cvq_residency *r) {
+    pthread_mutex_lock(&r->lock);
+    while (serve_one(r)) continue;
+    pthread_mutex_unlock(&r->lock);
+}
+
 /* ---------------------------------------------------------------- the work's side */
 
+static void advise_system(void *residency, uint64_t offset, uint64_t size, cvq_advice advice) {
+    const cvq_residency *r = residency;
+    cvq_file_map_advise(cvq_reader_map(r->reader), offset, size, advice);
+}
+
 cvq_status cvq_residency_open(cvq_residency **out, const cvq_reader *reader,
-                              cvq_weight_check *check, int threads, cvq_error *err) {
+                              cvq_weight_check *check, int threads, const atomic_int *stop,
+                              cvq_error *err) {
     size_t tables;
     const cvq_model_config *c = cvq_reader_config(reader);
     size_t count = cvq_station_head(c) + 1;
@@ -241,6 +260,9 @@ cvq_status cvq_residency_open(cvq_residency **out, const cvq_reader *reader,
     r->reader = reader;
     r->check = check;
     r->threads = threads;
+    r->stop = stop;
+    r->advise = advise_system;
+    r->advise_context = r;
     cvq_model_part_range(c, CVQ_PART_EMBEDDING, 0, &r->embedding, &tables);
     r->first_decoder = cvq_station_decoder(c, 0);
     r->count = count;
@@ -249,14 +271,21 @@ cvq_status cvq_residency_open(cvq_residency **out, const cvq_reader *reader,
     pthread_cond_init(&r->moved, NULL);
     atomic_init(&r->at, 0);
     atomic_init(&r->settled, false);
+    atomic_init(&r->closing, false);
     *out = r;
     return CVQ_OK;
+}
+
+void cvq_residency_by_hand(cvq_residency *r, cvq_advise_fn advise, void *context) {
+    r->advise = advise;
+    r->advise_context = context;
+    r->no_thread = true;
 }
 
 void cvq_residency_close(cvq_residency *r) {
     if (!r) return;
     pthread_mutex_lock(&r->lock);
-    r->stop = true;
+    atomic_store(&r->closing, true);
     pthread_cond_signal(&r->moved);
     pthread_mutex_unlock(&r->lock);
     if (r->started) pthread_join(r->thread, NULL);
@@ -286,7 +315,8 @@ static void start(cvq_residency *r) {
 static cvq_status verify(cvq_residency *r, size_t station, bool picture, cvq_error *err) {
     for (int which = 0; which <= (picture ? MORE : OWN); which++) {
         const range *x = &r->stations[station][which];
-        CVQ_TRY(cvq_weight_check_tensors(r->check, x->tensor, x->tensors, r->threads, err));
+        CVQ_TRY(
+            cvq_weight_check_tensors(r->check, x->tensor, x->tensors, r->threads, r->stop, err));
     }
     return CVQ_OK;
 }
@@ -311,5 +341,5 @@ cvq_status cvq_residency_embedding(cvq_residency *r, size_t row, cvq_error *err)
     if (!r || !r->check) return CVQ_OK;
     const cvq_tensor *t = cvq_reader_tensor(r->reader, r->embedding);
     const uint64_t bytes = t->size / t->spec.rows; /* a table's panels are of one row */
-    return cvq_weight_check_bytes(r->check, r->embedding, row * bytes, bytes, err);
+    return cvq_weight_check_bytes(r->check, r->embedding, row * bytes, bytes, r->stop, err);
 }

@@ -16,6 +16,7 @@
 #ifndef CVQ_RUNTIME_RESIDENCY_H
 #define CVQ_RUNTIME_RESIDENCY_H
 
+#include "base/file_map.h"
 #include "runtime/weight_check.h"
 
 typedef struct cvq_residency cvq_residency;
@@ -26,9 +27,10 @@ uint64_t cvq_residency_kept(const cvq_reader *reader, uint64_t bytes);
 uint64_t cvq_residency_window(const cvq_reader *reader);
 
 /* The thread starts with the first station. check: the model's, or NULL where nothing is verified;
- * threads: to verify with. */
+ * threads: to verify with; stop: nonzero ends that with CVQ_CANCELLED. */
 cvq_status cvq_residency_open(cvq_residency **out, const cvq_reader *reader,
-                              cvq_weight_check *check, int threads, cvq_error *err);
+                              cvq_weight_check *check, int threads, const atomic_int *stop,
+                              cvq_error *err);
 void cvq_residency_close(cvq_residency *r);
 
 /* A phase begins, in which the file's first `kept` bytes stay. What was read once may have gone
@@ -36,10 +38,16 @@ void cvq_residency_close(cvq_residency *r);
 void cvq_residency_begin(cvq_residency *r, uint64_t kept);
 /* The work at a station begins; with `picture` the vision expert's weights are needed too. r may be
  * NULL. Costs nothing once all that the way ahead needs is in memory. Fails where weights are not
- * what they should be. */
+ * what they should be, and where `stop` ends the verification. */
 cvq_status cvq_residency_enter(cvq_residency *r, size_t station, bool picture, cvq_error *err);
 /* Rows of the embedding, which belongs to no station, are about to be read. */
 cvq_status cvq_residency_embedding(cvq_residency *r, size_t row, cvq_error *err);
+
+/* For tests, before the first station: no thread, and advice goes to `advise`, from within
+ * cvq_residency_serve, which does all that the thread would do now. */
+typedef void (*cvq_advise_fn)(void *context, uint64_t offset, uint64_t size, cvq_advice advice);
+void cvq_residency_by_hand(cvq_residency *r, cvq_advise_fn advise, void *context);
+void cvq_residency_serve(cvq_residency *r);
 
 /* Numbers of stations. */
 size_t cvq_station_patch(void);

@@ -78,7 +78,8 @@ static cvq_status open_parts(cvq_session *s, const cvq_resolved_options *r, cvq_
                             &s->cancelled, err));
     cvq_memory plan;
     s->kept = cvq_memory_plan_make(s->model, r, &plan);
-    CVQ_TRY(cvq_residency_open(&s->residency, s->model->reader, s->model->check, r->threads, err));
+    CVQ_TRY(cvq_residency_open(&s->residency, s->model->reader, s->model->check, r->threads,
+                               &s->cancelled, err));
     s->engine.residency = s->residency;
     s->engine.worked = cvq_phase_worked;
     s->engine.worked_context = s;

@@ -27,9 +27,14 @@ typedef struct check_job {
     const cvq_reader *reader;
     const cvq_tensor *tensor;
     const uint8_t *data;    /* of the tensor */
+    const atomic_int *stop; /* or NULL */
     uint64_t chunks[BATCH]; /* within the tensor */
     uint8_t verdict[BATCH];
 } check_job;
+
+static bool is_stopped(const check_job *job) {
+    return job->stop && atomic_load_explicit(job->stop, memory_order_relaxed) != 0;
+}
 
 static uint64_t chunks_of(const cvq_tensor *t) {
     return (t->size + CVQ_CHUNK_BYTES - 1) / CVQ_CHUNK_BYTES;
@@ -68,11 +73,12 @@ void cvq_weight_check_close(cvq_weight_check *w) {
 
 static void check_unit(void *context, size_t index, int thread) {
     check_job *job = context;
+    (void)thread;
+    if (is_stopped(job)) return; /* the verdict stays UNKNOWN */
     const cvq_tensor *t = job->tensor;
     const uint64_t chunk = job->chunks[index], at = chunk * CVQ_CHUNK_BYTES;
     const uint64_t size = t->size - at < CVQ_CHUNK_BYTES ? t->size - at : CVQ_CHUNK_BYTES;
     uint8_t hash[CVQ_HASH_BYTES];
-    (void)thread;
     if (cvq_sha256(job->data + at, (size_t)size, hash, NULL) != CVQ_OK)
         job->verdict[index] = NOT_HASHED;
     else if (memcmp(hash, cvq_reader_chunk_hash(job->reader, t->first_chunk + chunk),
@@ -96,6 +102,8 @@ static cvq_status judge(const check_job *job, size_t index, const char *path, cv
                         "cvq-info --verify lists all that is damaged",
                         t->spec.name, (unsigned long long)(t->offset + at),
                         (unsigned long long)(t->offset + end - 1));
+    case UNKNOWN:
+        return cvq_fail(err, CVQ_CANCELLED, NULL, "cancelled while weights were verified");
     case NOT_FINITE:
         return cvq_fail(err, CVQ_FORMAT, path,
                         "tensor %s: a scale or value is infinite or not a number; whoever made "
@@ -108,14 +116,18 @@ static cvq_status judge(const check_job *job, size_t index, const char *path, cv
 
 /* Chunks first .. end - 1 of a tensor, under the lock. */
 static cvq_status check_chunks(cvq_weight_check *w, size_t tensor, uint64_t first, uint64_t end,
-                               int threads, cvq_error *err) {
+                               int threads, const atomic_int *stop, cvq_error *err) {
     const cvq_tensor *t = cvq_reader_tensor(w->reader, tensor);
-    check_job job = {.reader = w->reader, .tensor = t, .data = cvq_reader_data(w->reader, tensor)};
+    check_job job = {
+        .reader = w->reader, .tensor = t, .data = cvq_reader_data(w->reader, tensor), .stop = stop};
     cvq_status status = CVQ_OK;
     for (uint64_t chunk = first; status == CVQ_OK && chunk < end;) {
         size_t n = 0;
         for (; chunk < end && n < BATCH; chunk++)
-            if (!is_right(w, t->first_chunk + chunk)) job.chunks[n++] = chunk;
+            if (!is_right(w, t->first_chunk + chunk)) {
+                job.verdict[n] = UNKNOWN;
+                job.chunks[n++] = chunk;
+            }
         cvq_parallel_for(threads, n, check_unit, &job);
         for (size_t i = 0; i < n; i++) {
             const uint64_t number = t->first_chunk + job.chunks[i];
@@ -129,13 +141,13 @@ static cvq_status check_chunks(cvq_weight_check *w, size_t tensor, uint64_t firs
 }
 
 cvq_status cvq_weight_check_tensors(cvq_weight_check *w, size_t first, size_t count, int threads,
-                                    cvq_error *err) {
+                                    const atomic_int *stop, cvq_error *err) {
     if (!w) return CVQ_OK;
     for (size_t i = first; i < first + count; i++) {
         if (atomic_load_explicit(&w->whole[i], memory_order_acquire)) continue;
         pthread_mutex_lock(&w->lock);
         const cvq_status status =
-            check_chunks(w, i, 0, chunks_of(cvq_reader_tensor(w->reader, i)), threads, err);
+            check_chunks(w, i, 0, chunks_of(cvq_reader_tensor(w->reader, i)), threads, stop, err);
         pthread_mutex_unlock(&w->lock);
         if (status != CVQ_OK) return status;
         atomic_store_explicit(&w->whole[i], true, memory_order_release);
@@ -144,12 +156,12 @@ cvq_status cvq_weight_check_tensors(cvq_weight_check *w, size_t first, size_t co
 }
 
 cvq_status cvq_weight_check_bytes(cvq_weight_check *w, size_t tensor, uint64_t at, uint64_t size,
-                                  cvq_error *err) {
+                                  const atomic_int *stop, cvq_error *err) {
     if (!w || size == 0 || atomic_load_explicit(&w->whole[tensor], memory_order_acquire))
         return CVQ_OK;
     pthread_mutex_lock(&w->lock);
     const cvq_status status = check_chunks(w, tensor, at / CVQ_CHUNK_BYTES,
-                                           (at + size - 1) / CVQ_CHUNK_BYTES + 1, 1, err);
+                                           (at + size - 1) / CVQ_CHUNK_BYTES + 1, 1, stop, err);
     pthread_mutex_unlock(&w->lock);
     return status;
 }

@@ -5,6 +5,8 @@
 #ifndef CVQ_RUNTIME_WEIGHT_CHECK_H
 #define CVQ_RUNTIME_WEIGHT_CHECK_H
 
+#include <stdatomic.h>
+
 #include "formats/cvq_reader.h"
 
 typedef struct cvq_weight_check cvq_weight_check;
@@ -14,12 +16,13 @@ void cvq_weight_check_close(cvq_weight_check *w);
 
 /* Before anything of tensors first .. first + count - 1 is used. Chunks are shared out over
  * threads. CVQ_MISMATCH names the tensor and the bytes that are damaged, CVQ_FORMAT a tensor with a
- * scale that is infinite or not a number. w may be NULL. */
+ * scale that is infinite or not a number, CVQ_CANCELLED says that `stop` became nonzero, which is
+ * looked at between two chunks. w and stop may be NULL. */
 cvq_status cvq_weight_check_tensors(cvq_weight_check *w, size_t first, size_t count, int threads,
-                                    cvq_error *err);
+                                    const atomic_int *stop, cvq_error *err);
 /* Before `size` bytes of a tensor, from `at` on, are used: their chunks alone. */
 cvq_status cvq_weight_check_bytes(cvq_weight_check *w, size_t tensor, uint64_t at, uint64_t size,
-                                  cvq_error *err);
+                                  const atomic_int *stop, cvq_error *err);
 
 /* A bit for each chunk of the file that is known to be right, in cvq_weight_check_size bytes. */
 size_t cvq_weight_check_size(const cvq_weight_check *w);
