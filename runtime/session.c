@@ -309,11 +309,12 @@ static cvq_status sync_to(cvq_session *s, const cvq_prompt *p, bool from_scratch
                         "NULL, or a prompt of another model");
     s->encode_s = s->prefill_s = 0;
     if (p->n > s->context)
-        return cvq_fail(
-            err, CVQ_CONTEXT_FULL, "prompt",
-            "%zu slots (a picture takes %zu of them), the context has %zu; shorten it or "
-            "raise the context",
-            p->n, p->image_slots, s->context);
+        return cvq_fail(err, CVQ_CONTEXT_FULL, "prompt",
+                        "%zu slots (a picture takes %zu of them), the context has %zu%s", p->n,
+                        p->image_slots, s->context,
+                        s->context < s->model->info.max_context
+                            ? "; shorten it or raise the context"
+                            : ", which is the most that the model takes; shorten it");
     size_t kept = from_scratch ? 0 : common_prefix(s, p);
     if (kept == p->n && s->held == p->n && s->logits_ready) return CVQ_OK;
     if (kept == p->n) kept--;                         /* the last slot once more, for its logits */

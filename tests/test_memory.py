@@ -123,6 +123,28 @@ def weights_that_do_not_stay(folder):
     # How much is read says nothing here: the system reads ahead by more than such a layer has.
 
 
+def the_last_slot(folder):
+    """The released model's 8,192 slots are all of use, with keys and values of any type; one more is an error that says so."""
+    model = os.path.join(folder, 'slots.cvq')
+    subprocess.run([os.path.join(TOOLS, 'make_model'), '-q', '--scale', '16', '--layers', '1', '--vit-layers', '1', 'cvq', model], check=True)
+
+    def ask(slots, *args):  # bos, and an id for every letter and every end of a line
+        return run('cvq-run', '--json', '--template', 'base', '--prompt', ('a\n' * slots)[:slots - 1], *args, model)
+
+    for kv in 'f16', 'q8':
+        full = ask(8191, '--kv', kv)
+        answer = json.loads(full.stdout) if full.returncode == 0 else {}
+        check(f'8,192 slots, {kv}', answer.get('completion_tokens') == 1 and answer['finish_reason'] == 'context', full.stderr or answer)
+    full = ask(8192)
+    check('a prompt of 8,192 slots', full.returncode == 0 and json.loads(full.stdout)['finish_reason'] == 'context', full.stderr)
+    for args, slots, picture in ((), 8193, 0), (('--image', NUMBER), 8204, 11):
+        r = ask(8193, *args)
+        check(f'a prompt of {slots} slots', r.returncode == 1 and r.stderr == f'cvq-run: prompt: {slots} slots (a picture takes {picture} '
+              'of them), the context has 8192, which is the most that the model takes; shorten it\n', r.stderr)
+    r = ask(5, '--context', '8193')
+    check('a context of 8,193', r.returncode == 2 and "this model's limit is 8192" in r.stderr, r.stderr)
+
+
 def stops_at_once(model):
     """Ctrl-C in a prompt and in an answer."""
     base = [os.path.join(BIN, 'cvq-run'), '--template', 'base', '--temperature', '9', '--max-tokens', '1000000']
@@ -150,6 +172,7 @@ def main():
         planning(model)
         cut_off(model)
         stops_at_once(model)
+        the_last_slot(folder)
         if CONFIG == 'asan':
             skip('locked memory and little memory', "the address sanitizer's own memory is in the way")
         else:
