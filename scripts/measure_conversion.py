@@ -24,13 +24,21 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import memory_group  # noqa: E402
 
 
+def processor_seconds(pid):
+    """What a process has used so far."""
+    with open(f'/proc/{pid}/stat', encoding='ascii') as f:
+        fields = f.read().rpartition(')')[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
+
+
 def run(command, group, seconds=None):
-    """Runs it, or kills it after so many seconds. -> (exit status or None, stdout, stderr, seconds, processor seconds, peak RSS)"""
+    """Runs it, or kills it after so many seconds of processor time, which other programs do not change much. -> (exit status or
+    None, stdout, stderr, seconds, processor seconds, peak RSS)"""
     start = time.monotonic()
     p = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                          preexec_fn=group.enter if group else None)
     if seconds is not None:
-        while time.monotonic() - start < seconds and os.waitid(os.P_PID, p.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        while processor_seconds(p.pid) < seconds and os.waitid(os.P_PID, p.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
             time.sleep(0.05)
         p.kill()
     out, err = p.stdout.read(), p.stderr.read()
@@ -58,7 +66,7 @@ def in_group(limit, work):
 
 
 def killed_and_resumed(command, kills, seconds, limit, points):
-    """Five kills take the first half of the time or so. -> (id, kills)"""
+    """The kills take the first half of `seconds`, the processor time of a whole run, or so. -> id"""
     done = 0
     for _ in range(kills):
         code, _, err, *_ = in_group(limit, lambda g: run(command, g, seconds * points.uniform(0.3, 1) / (kills + 1)))
@@ -101,7 +109,7 @@ def main():
                   f'{killed} |', flush=True)
             os.unlink(output)
             if args.kills:
-                again = killed_and_resumed(command, args.kills, wall, limit, random.Random(args.kills))
+                again = killed_and_resumed(command, args.kills, cpu, limit, random.Random(args.kills))
                 same = again == id_of(out)
                 good = good and same
                 print(f'{recipe}: killed {args.kills} times and resumed: {"the same id" if same else "ANOTHER ID"}, {again}', flush=True)
