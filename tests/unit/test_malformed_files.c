@@ -357,7 +357,7 @@ static cvq_status open_and_use(cvq_error *err) {
     if (status == CVQ_OK) status = cvq_reader_metadata(r, &json, err);
     if (status == CVQ_OK) status = cvq_weight_check_open(&w, r, err);
     if (status == CVQ_OK)
-        status = cvq_weight_check_tensors(w, 0, cvq_reader_tensor_count(r), 1, err);
+        status = cvq_weight_check_tensors(w, 0, cvq_reader_tensor_count(r), 1, NULL, err);
     cvq_weight_check_close(w);
     cvq_buffer_free(&json);
     cvq_reader_close(r);
