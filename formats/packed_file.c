@@ -23,7 +23,8 @@
 
 static const uint8_t magic[8] = {0x89, 'C', 'V', 'Z', 0x0d, 0x0a, 0x1a, 0x0a};
 
-/* One piece: raw [PIECE], and packed [PIECE_HEADER + PIECE] with its header in front. */
+/* One piece: raw [n], and packed [PIECE_HEADER + n] with its header in front; n: PIECE, or the
+ * whole file where that is less. */
 typedef struct piece {
     uint8_t *raw, *packed;
     uint64_t offset;
@@ -36,7 +37,8 @@ typedef struct batch {
     uint8_t *memory;
     int fd;
     const char *where;
-    uint8_t *planes;        /* [threads][PIECE]: a piece taken apart */
+    size_t most;            /* n of its pieces */
+    uint8_t *planes;        /* [threads][most]: a piece taken apart */
     ZSTD_CCtx **compress;   /* [threads] */
     ZSTD_DCtx **decompress; /* [threads] */
     int threads;
@@ -57,21 +59,23 @@ static void batch_free(batch *b) {
 static cvq_status batch_make(batch **out, int fd, uint64_t file_size, int threads, bool packing,
                              const char *where, cvq_error *err) {
     void *memory = NULL;
-    const size_t each = 2 * PIECE + 64; /* PIECE_HEADER fits in what is added */
+    const size_t most = file_size < PIECE ? (size_t)file_size : PIECE;
+    const size_t each = 2 * most + 64; /* PIECE_HEADER fits in what is added */
     const uint64_t pieces = file_size / PIECE + 1, count = pieces < BATCH ? pieces : BATCH;
     CVQ_TRY(cvq_alloc(&memory, 1, sizeof(batch), "packing", err));
     batch *b = memory;
     b->fd = fd;
     b->where = where;
     b->threads = threads;
+    b->most = most;
     cvq_status status = cvq_alloc(&memory, count, each, "packing", err);
     if (status != CVQ_OK) goto done;
     b->memory = memory;
     for (size_t i = 0; i < count; i++) {
         b->pieces[i].raw = b->memory + i * each;
-        b->pieces[i].packed = b->pieces[i].raw + PIECE;
+        b->pieces[i].packed = b->pieces[i].raw + most;
     }
-    status = cvq_alloc(&memory, (uint64_t)threads, PIECE, "packing", err);
+    status = cvq_alloc(&memory, (uint64_t)threads, most, "packing", err);
     if (status != CVQ_OK) goto done;
     b->planes = memory;
     status = cvq_alloc(&memory, (uint64_t)threads, sizeof(void *), "packing", err);
@@ -184,7 +188,7 @@ static cvq_status read_piece(const batch *b, piece *p) {
 static void pack_unit(void *context, size_t index, int thread) {
     batch *b = context;
     piece *p = &b->pieces[index];
-    uint8_t *planes = b->planes + (size_t)thread * PIECE, *out = p->packed + PIECE_HEADER;
+    uint8_t *planes = b->planes + (size_t)thread * b->most, *out = p->packed + PIECE_HEADER;
     ZSTD_CCtx *z = b->compress[thread];
     if (read_piece(b, p) != CVQ_OK) return;
     size_t sizes[2] = {0};
@@ -269,7 +273,7 @@ static cvq_status unpack_plane(ZSTD_DCtx *z, const uint8_t *packed, size_t size,
 static void unpack_unit(void *context, size_t index, int thread) {
     batch *b = context;
     piece *p = &b->pieces[index];
-    uint8_t *planes = b->planes + (size_t)thread * PIECE;
+    uint8_t *planes = b->planes + (size_t)thread * b->most;
     ZSTD_DCtx *z = b->decompress[thread];
     const uint8_t *packed = p->packed + PIECE_HEADER;
     const size_t sizes[2] = {(size_t)cvq_load_le(p->packed + 4, 4),

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Fuzzes every target for some minutes, as many at once as there are cores (or CVQ_FUZZ_JOBS).
 #   scripts/fuzz.sh FOLDER MINUTES [TARGET...]    FOLDER: of the built targets; TARGET: picture, task, ...
+# A line "fuzz-max-len: N" in a target's source bounds its inputs (65536 bytes otherwise).
 # Starts from tests/fuzz/corpus; what is new goes to FOLDER/../corpus, what fails to FOLDER/../found. Prints executions,
 # coverage (edges) and new inputs of each target; exits 1 if anything was found. CVQ_FUZZ_KEEP=1 merges what is new into the
 # corpora of the project, as few inputs as have the same coverage.
@@ -17,9 +18,10 @@ mkdir -p "$base/found"
 if [ -d /dev/shm ] && [ -w /dev/shm ]; then export TMPDIR=${TMPDIR:-/dev/shm}; fi
 
 fuzz_one() { # TARGET
-    local new=$base/corpus/$1 seeds=tests/fuzz/corpus/$1 log=$base/$1.log status=0
+    local new=$base/corpus/$1 seeds=tests/fuzz/corpus/$1 log=$base/$1.log status=0 longest
+    longest=$(sed -n 's/.*fuzz-max-len: \([0-9]*\).*/\1/p' "tests/fuzz/fuzz_$1.c")
     mkdir -p "$new" "$seeds"
-    "$folder/fuzz_$1" -max_total_time=$((minutes * 60)) -timeout=20 -rss_limit_mb=2048 -print_final_stats=1 -max_len=65536 \
+    "$folder/fuzz_$1" -max_total_time=$((minutes * 60)) -timeout=20 -rss_limit_mb=2048 -print_final_stats=1 -max_len="${longest:-65536}" \
         -artifact_prefix="$base/found/$1-" "$new" "$seeds" >"$log" 2>&1 || status=$?
     awk -v target="$1" -v status=$status '
         /cov: [0-9]+/ { for (i = 1; i < NF; i++) { if ($i == "cov:") cov = $(i + 1); if ($i == "corp:") corp = $(i + 1) } }

@@ -1,4 +1,4 @@
-/* A packed file, of a .cvq file of up to 4 MiB. */
+/* A packed file, of a .cvq file of up to two pieces and a half. */
 #include "formats/packed_file.h"
 
 #include <fcntl.h>
@@ -27,7 +27,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     uint8_t id[CVQ_ID_BYTES];
     if (size < CVQ_PACKED_HEADER_BYTES) return 0;
     if (cvq_packed_header(data, &file_size, id, "fuzz", NULL) != CVQ_OK) return 0;
-    if (file_size > 4u << 20) return 0;
+    if (file_size > 5u << 19) return 0;
     input in = {data + CVQ_PACKED_HEADER_BYTES, size - CVQ_PACKED_HEADER_BYTES};
     int fd = open(fuzz_file(NULL, 0, 0), O_RDWR);
     if (fd < 0) return 0;

@@ -1,4 +1,5 @@
-/* TASK.jsonl and DATA.jsonl. */
+/* TASK.jsonl and DATA.jsonl. Longer inputs are only more lines, each of which is read by itself.
+ * fuzz-max-len: 4096 */
 #include "cli/task_file.h"
 #include "tests/fuzz/fuzz.h"
 
