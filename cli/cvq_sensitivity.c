@@ -75,6 +75,7 @@ typedef struct work {
     size_t size;
     size_t done, total;
     double started;
+    int said; /* the exit code of an error that has had its message; else 0 */
 } work;
 
 /* ---------------------------------------------------------------- opening */
@@ -241,7 +242,8 @@ static cvq_status measure(work *w, size_t i, cvq_sensitivity *s, cvq_error *err)
     cvq_compared c;
     CVQ_TRY(put_tensor(w, i, true, &s->error, err));
     cvq_status status = CVQ_OK;
-    if (open_compared(w, &c, w->copy.temp, false) != CVQ_EXIT_DONE)
+    w->said = open_compared(w, &c, w->copy.temp, false);
+    if (w->said != CVQ_EXIT_DONE)
         status = cvq_fail(err, CVQ_IO, w->copy.temp, "could not be opened");
     if (status == CVQ_OK)
         status = run_pieces(w, &c, cvq_reader_tensor(w->reader, i)->spec.name, err);
@@ -292,7 +294,7 @@ static int run(work *w) {
                          "%s: %zu of %zu matrices are measured; the same command goes on "
                          "from here",
                          w->args->output, w->done, w->total);
-        if (status != CVQ_OK) return cvq_say_error(&command, &err);
+        if (status != CVQ_OK) return w->said ? w->said : cvq_say_error(&command, &err);
     }
     if (!common->quiet) printf("%s: %zu matrices measured\n", w->args->output, w->done);
     return CVQ_EXIT_DONE;

@@ -73,8 +73,8 @@ int cvq_finish_stdout(const cvq_command *command, int exit_code) {
     errno = 0;
     if (fflush(stdout) == 0 && !ferror(stdout)) return exit_code;
     char line[MAX_LINE];
-    snprintf(line, sizeof line, "standard output: cannot write%s%s", errno ? ": " : "",
-             errno ? strerror(errno) : "");
+    snprintf(line, sizeof line, "standard output: cannot write: %s",
+             errno ? strerror(errno) : "an earlier part of it was lost; is its disk full?");
     print_line(command->name, line);
     return exit_code == CVQ_EXIT_DONE ? CVQ_EXIT_FAILED : exit_code;
 }

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Every call of the system or the allocator fails once, command by command: what is said, and what is left behind.
 
-    faults.py [--all] [--jobs N] [--trace] [TEXT]     TEXT: cases and kinds of calls whose name has it
+    faults.py [--all] [--sample N] [--jobs N] [--trace] [TEXT]     TEXT: cases and kinds of calls whose name has it
 
 tests/preload/failing_calls.c is preloaded into each command and counts its calls; then the command runs again and again, each time with
-another call failing. Without --all (`make faults`) one call is taken for each way through the program that leads to a call. After each run:
+another call failing. Without --all (`make faults`) one call is taken for each way through the program that leads to a call; with --sample
+(`make test`, tests/test_faults.py) N of these for each command. After each run:
  - the command has failed with one line that names the cause, or has done its work as if nothing had been (a cache that cannot be written is no
    error); it has not crashed, hung, or failed silently;
  - the inputs are as they were, nothing is under the final name that does not belong there, and nothing else is left but what --resume takes up;
@@ -68,7 +69,7 @@ CASES = (
     Case('quantize', 'cvq-quantize', '--report', 'report', 'small.cvq', 'out.cvq', outputs=['out.cvq', 'report'], left=resumable('out.cvq')),
     Case('quantize --feedback', 'cvq-quantize', '--imatrix', 'imatrix', '--feedback', 'moments', 'small.cvq', 'out.cvq', outputs=['out.cvq'],
          left=resumable('out.cvq')),
-    Case('quantize --target-size', 'cvq-quantize', '--target-size', '3M', '--sensitivity', 'sensitivity', 'small.cvq', 'out.cvq',
+    Case('quantize --target-size', 'cvq-quantize', '--target-size', '7M', '--sensitivity', 'sensitivity', 'small.cvq', 'out.cvq',
          outputs=['out.cvq'], left=resumable('out.cvq')),
     Case('info', 'cvq-info', '--tensors', 'q4.cvq'),
     Case('info --verify', 'cvq-info', '--verify', 'q4.cvq'),
@@ -89,7 +90,7 @@ CASES = (
          early=['out.origin']),
     Case('perplexity', 'cvq-perplexity', '--context', '32', '--save-logits', 'out', 'q4.cvq', 'text', outputs=['out']),
     Case('perplexity --kld', 'cvq-perplexity', '--context', '32', '--kld', 'logits', 'q4.cvq', 'text'),
-    Case('calibrate', 'cvq-calibrate', '-o', 'out', '--second-moments', 'moments', 'small.cvq', 'task.jsonl', outputs=['out', 'moments']),
+    Case('calibrate', 'cvq-calibrate', '-o', 'out', '--second-moments', 'out.2', 'small.cvq', 'task.jsonl', outputs=['out', 'out.2']),
     Case('calibrate --merge', 'cvq-calibrate', '-o', 'out', '--merge', 'imatrix', 'imatrix', outputs=['out']),
     Case('compare', 'cvq-compare', '--svg', 'out', 'small.cvq', 'q4.cvq', 'task.jsonl', outputs=['out']),
     Case('sensitivity', 'cvq-sensitivity', '-o', 'out', '--context', '32', 'small.cvq', 'one.jsonl', grows=['out']),
@@ -301,6 +302,8 @@ class Trial:
         wanted = self.options.text
         steps = [(k, self.ways(k, calls[k])) for k in range(len(KINDS))]
         self.clean()
+        if self.options.sample:
+            return self.sample(calls, steps)
         for kind, ways in steps:
             if wanted and wanted not in f'{self.case.name}: {KINDS[kind]}':
                 continue
@@ -316,6 +319,19 @@ class Trial:
             if not wanted or wanted in f'{self.case.name}: {KINDS[kind]}':
                 self.step(kind, SHORT, 0, False)
                 self.step(kind, INTERRUPTED, 0, False)
+        self.print_counts()
+
+    def sample(self, calls, steps):
+        """Some faults of all: each kind is as likely as another, however often it is called."""
+        rng = random.Random(self.case.name)
+        for kind, n in enumerate(calls):
+            self.counts[KINDS[kind]][0] = n
+        steps = [(kind, ways) for kind, ways in steps if ways]
+        for kind, ways in rng.choices(steps, k=self.options.sample):
+            self.step(kind, ONCE, rng.choice(ways), True)
+        self.print_counts()
+
+    def print_counts(self):
         with lock:
             print(f'{self.case.name:26}' + ''.join(f'{"{}/{} {}+{}".format(*c[1::-1], *c[2:]):>16}' for c in self.counts.values()), flush=True)
 
@@ -326,13 +342,14 @@ def report(trials):
           '(above: faults/calls failed+got over)')
 
 
-def main():
+def main(arguments=None):
     p = argparse.ArgumentParser()
     p.add_argument('--all', action='store_true', help='every call, not one for each way that leads to it')
+    p.add_argument('--sample', type=int, metavar='N', help='N calls of each command')
     p.add_argument('--jobs', type=int, default=1)
     p.add_argument('--trace', action='store_true', help='show where the call was that failed')
     p.add_argument('text', nargs='?', help='only cases and kinds of calls with this in "case: kind"')
-    options = p.parse_args()
+    options = p.parse_args(arguments)
     if not os.path.exists(os.path.join(TOOLS, 'failing_calls.so')):
         print('skip faults: they are made by overriding functions of glibc\n0 passed, 0 failed, 1 skipped')
         return 0
