@@ -19,6 +19,13 @@ static inline __m256i load_twice(const void *bytes) {
     return _mm256_broadcastsi128_si256(_mm_loadu_si128(bytes));
 }
 
+static inline __m256i spread(int k) {
+    const int first = 4 * k;
+    return _mm256_or_si256(
+        _mm256_set1_epi32((int)0x80808000u),
+        _mm256_broadcastsi128_si256(_mm_setr_epi32(first, first + 1, first + 2, first + 3)));
+}
+
 /* Doubled positions of eight weights, at most 255; what is no number becomes less than 0. */
 static inline __m256i position(const float *x, __m256 per_step, __m256 start) {
     const __m256 at = _mm256_add_ps(_mm256_mul_ps(_mm256_loadu_ps(x), per_step), start);
@@ -80,12 +87,7 @@ static inline void try_together(const cvq_search *s, const constants *c,
 static void try_table(const cvq_search *s, const cvq_search_midpoints *t, cvq_search_trial *trials,
                       size_t count) {
     constants c = {.below = load_twice(t->below), .entry = load_twice(t->entry)};
-    for (int k = 0; k < 4; k++) {
-        const int first = 4 * k;
-        c.spread[k] = _mm256_or_si256(
-            _mm256_set1_epi32((int)0x80808000u),
-            _mm256_broadcastsi128_si256(_mm_setr_epi32(first, first + 1, first + 2, first + 3)));
-    }
+    for (int k = 0; k < 4; k++) c.spread[k] = spread(k);
     for (size_t i = 0; i < count; i += TOGETHER) {
         cvq_search_trial *const pair[TOGETHER] = {&trials[i], &trials[i + 1 < count ? i + 1 : i]};
         try_together(s, &c, pair);
@@ -119,8 +121,87 @@ static void try_even(const cvq_search *s, float zero, float d, cvq_choice *best)
     if (error < best->error) *best = (cvq_choice){error, scale};
 }
 
+/* ---------------------------------------------------------------- q4h */
+
+/* The midpoints of a table sorted by sixteenths of the 256 positions. In none lie more than two, so
+ * a position's code is the number of midpoints in the sixteenths before its own, and one more for
+ * each of those in it that the position is not below. */
+static const struct midpoints {
+    uint8_t before[16];
+    int8_t first[16], second[16]; /* signed positions, 128 less, after which the midpoint comes;
+                                     127: none */
+} sorted[2] = {{{0, 0, 1, 2, 3, 4, 5, 7, 9, 10, 12, 13, 14, 14, 15, 15},
+                {127, -110, -83, -67, -53, -42, -32, -13, 4, 15, 39, 54, 127, 80, 127, 127},
+                {127, 127, 127, 127, 127, 127, -22, -5, 127, 27, 127, 127, 127, 127, 127, 127}},
+               {{0, 0, 0, 0, 1, 3, 5, 7, 9, 11, 13, 14, 15, 15, 15, 15},
+                {127, 127, 127, -79, -65, -44, -27, -14, -1, 15, 34, 48, 127, 127, 127, 127},
+                {127, 127, 127, 127, -54, -35, -20, -8, 7, 24, 127, 127, 127, 127, 127, 127}}};
+
+typedef struct sixteenths {
+    __m256i before, first, second, entry; /* twice */
+} sixteenths;
+
+static inline sixteenths load_sixteenths(int table) {
+    return (sixteenths){load_twice(sorted[table].before), load_twice(sorted[table].first),
+                        load_twice(sorted[table].second), load_twice(cvq_q4h_tables[table])};
+}
+
+/* The entries nearest to positions. */
+static inline __m256i nearest_entries(const sixteenths *t, __m256i at) {
+    const __m256i signed_at = _mm256_xor_si256(at, _mm256_set1_epi8(-128));
+    const __m256i in = _mm256_and_si256(_mm256_srli_epi16(at, 4), _mm256_set1_epi8(15));
+    const __m256i first = _mm256_cmpgt_epi8(signed_at, _mm256_shuffle_epi8(t->first, in));
+    const __m256i second = _mm256_cmpgt_epi8(signed_at, _mm256_shuffle_epi8(t->second, in));
+    const __m256i code = _mm256_sub_epi8(_mm256_shuffle_epi8(t->before, in), first);
+    return _mm256_shuffle_epi8(t->entry, _mm256_sub_epi8(code, second));
+}
+
+/* As join, of eight vectors in this order: 0 4 1 5 2 6 3 7 -> eight sums in order. */
+static inline __m256 join_pair(__m256 a, __m256 b) {
+    return _mm256_add_ps(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31));
+}
+static inline __m256 join_fours(__m256 a, __m256 b) {
+    const __m256d x = _mm256_castps_pd(a), y = _mm256_castps_pd(b);
+    return _mm256_add_ps(_mm256_castpd_ps(_mm256_unpacklo_pd(x, y)),
+                         _mm256_castpd_ps(_mm256_unpackhi_pd(x, y)));
+}
+static inline __m256 join_eight(const __m256 *v) {
+    const __m256 even = join_fours(join_pair(v[0], v[4]), join_pair(v[1], v[5]));
+    const __m256 odd = join_fours(join_pair(v[2], v[6]), join_pair(v[3], v[7]));
+    return _mm256_add_ps(_mm256_shuffle_ps(even, odd, 0x88), _mm256_shuffle_ps(even, odd, 0xdd));
+}
+
 static void try_halves(const cvq_search *s, cvq_search_halves *o) {
-    cvq_search_loops_plain.try_halves(s, o);
+    const __m256 per_step = _mm256_set1_ps(1.0f / o->d), zero = _mm256_set1_ps(CVQ_Q4H_ZERO);
+    __m256 t[4], w[4], lanes[2][8];
+    __m256i at[4];
+    for (int k = 0; k < 4; k++) {
+        w[k] = _mm256_loadu_ps(s->w + 8 * k);
+        t[k] = _mm256_add_ps(_mm256_mul_ps(_mm256_loadu_ps(s->x + 8 * k), per_step), zero);
+        at[k] =
+            _mm256_cvttps_epi32(_mm256_min_ps(_mm256_set1_ps(255.0f), _mm256_add_ps(t[k], t[k])));
+    }
+    const __m256i all =
+        _mm256_packus_epi16(_mm256_packs_epi32(at[0], at[1]), _mm256_packs_epi32(at[2], at[3]));
+    for (int table = 0; table < 2; table++) {
+        const sixteenths m = load_sixteenths(table);
+        for (int k = 0; k < 4; k++) {
+            const int offset = o->first + 2 * k;
+            const __m256i moved = _mm256_subs_epu8(all, _mm256_set1_epi8((char)(4 * offset)));
+            const __m256i entry =
+                _mm256_add_epi8(nearest_entries(&m, moved), _mm256_set1_epi8((char)(2 * offset)));
+            __m256 square[4];
+            for (int i = 0; i < 4; i++) {
+                const __m256i integer = _mm256_shuffle_epi8(entry, spread(i));
+                const __m256 r = _mm256_sub_ps(t[i], _mm256_cvtepi32_ps(integer));
+                square[i] = _mm256_mul_ps(_mm256_mul_ps(w[i], r), r);
+            }
+            lanes[0][4 * table + k] = _mm256_add_ps(square[0], square[1]);
+            lanes[1][4 * table + k] = _mm256_add_ps(square[2], square[3]);
+        }
+    }
+    for (int half = 0; half < 2; half++)
+        _mm256_storeu_ps(&o->error[half][0][0], join_eight(lanes[half]));
 }
 
 const cvq_search_loops cvq_search_loops_avx2 = {prepare, try_table, try_halves, try_even, assign};

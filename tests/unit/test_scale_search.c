@@ -400,6 +400,12 @@ static void loops_agree(void) {
             tested->try_table(&s, &table, theirs, count);
             CHECK_SAY(memcmp(ours, theirs, sizeof ours) == 0, "%zu trials", count);
         }
+        for (int k = 0; k < 18 && b.type == CVQ_TYPE_Q4H; k++) {
+            cvq_search_halves a = {.d = ours[k / 2].d, .first = k % 2}, c = a;
+            plain->try_halves(&s, &a);
+            tested->try_halves(&s, &c);
+            CHECK(memcmp(&a, &c, sizeof a) == 0);
+        }
         for (int k = 0; k < 9; k++) {
             cvq_choice a = {s.sum_wxx, 0}, c = a;
             plain->try_even(&s, zero, ours[k].d, &a);
