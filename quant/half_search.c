@@ -7,7 +7,9 @@
 /* The steps from zero at which the level may put the block's largest magnitude. */
 #define NEAREST 28.0f
 #define FURTHEST 74.0f
-#define REFINED 3 /* levels that are tried with the offsets in between too */
+#define STEP 3       /* of the levels tried first, with every other offset */
+#define REFINED 5    /* the best of them, which are tried with the offsets in between too */
+#define SURROUNDED 3 /* the best of those, whose neighbours are tried with all offsets */
 #define MAX_TRIALS 16
 
 /* A level, with the best choice for each half so far. */
@@ -69,21 +71,22 @@ cvq_choice cvq_search_half_tables(const cvq_search_loops *loops, const cvq_searc
     level_trial trials[MAX_TRIALS];
     int count = 0;
     for (int level = level_below(s, peak / FURTHEST); level <= last && count < MAX_TRIALS;
-         level += 2) {
+         level += STEP) {
         trials[count] = start(level);
         try_level(loops, s, 0, &trials[count++]);
     }
     best_first(trials, count, REFINED);
     for (int i = 0; i < REFINED && i < count; i++) try_level(loops, s, 1, &trials[i]);
-    best_first(trials, count < REFINED ? count : REFINED, 1);
+    best_first(trials, count < REFINED ? count : REFINED, SURROUNDED);
     level_trial best = trials[0];
-    for (int step = -1; step <= 1; step += 2) {
-        level_trial o = start(trials[0].level + step);
-        if (o.level < 0 || o.level >= LEVELS) continue;
-        try_level(loops, s, 0, &o);
-        try_level(loops, s, 1, &o);
-        if (error_of(&o) < error_of(&best)) best = o;
-    }
+    for (int i = 0; i < SURROUNDED && i < count; i++)
+        for (int step = -1; step <= 1; step += 2) {
+            level_trial o = start(trials[i].level + step);
+            if (o.level < 0 || o.level >= LEVELS) continue;
+            try_level(loops, s, 0, &o);
+            try_level(loops, s, 1, &o);
+            if (error_of(&o) < error_of(&best)) best = o;
+        }
     return (cvq_choice){error_of(&best),
                         (uint16_t)(best.level << 8 | best.bits[1] << 4 | best.bits[0])};
 }

@@ -95,21 +95,27 @@ static void try_table(const cvq_search *s, const cvq_search_midpoints *t, cvq_se
     }
 }
 
-/* The table's entry nearest to a doubled and cut position. */
-static int nearest_entry(const uint8_t *table, int at) {
-    int value = table[0];
-    for (int j = 0; j < 15; j++)
-        value += at >= table[j] + table[j + 1] ? table[j + 1] - table[j] : 0;
-    return value;
+/* q4h: positions as bytes, in halves of a step and cut to 0 .. 255, moved by an offset; then the
+ * entries nearest to them, moved back, so that they can be held against t. */
+static void nearest_moved(const uint8_t *at, const uint8_t *table, int offset, uint8_t *entry) {
+    int8_t moved[BLOCK], value[BLOCK];
+    const uint8_t by = (uint8_t)(4 * offset);
+    for (int i = 0; i < BLOCK; i++) moved[i] = (int8_t)((at[i] > by ? at[i] - by : 0) - 128);
+    for (int i = 0; i < BLOCK; i++) value[i] = (int8_t)table[0];
+    for (int j = 0; j < 15; j++) {
+        const int8_t below = (int8_t)(table[j] + table[j + 1] - 1 - 128);
+        const int8_t rise = (int8_t)(table[j + 1] - table[j]);
+        for (int i = 0; i < BLOCK; i++)
+            value[i] = (int8_t)(value[i] + (-(moved[i] > below) & rise));
+    }
+    for (int i = 0; i < BLOCK; i++) entry[i] = (uint8_t)(value[i] + 2 * offset);
 }
 
-static float half_error(const float *t, const float *w, const int *at, const uint8_t *table,
-                        int offset) {
-    float lane[CVQ_SEARCH_LANES] = {0};
-    for (int i = 0; i < BLOCK / 2; i++) {
-        const int moved = at[i] > 4 * offset ? at[i] - 4 * offset : 0;
-        const float r = t[i] - (float)(nearest_entry(table, moved) + 2 * offset);
-        lane[i % CVQ_SEARCH_LANES] += w[i] * r * r;
+static float half_error(const float *t, const float *w, const uint8_t *entry) {
+    float lane[CVQ_SEARCH_LANES];
+    for (int j = 0; j < CVQ_SEARCH_LANES; j++) {
+        const float a = t[j] - (float)entry[j], b = t[8 + j] - (float)entry[8 + j];
+        lane[j] = w[j] * a * a + w[8 + j] * b * b;
     }
     return cvq_search_join(lane);
 }
@@ -117,19 +123,20 @@ static float half_error(const float *t, const float *w, const int *at, const uin
 static void try_halves(const cvq_search *s, cvq_search_halves *o) {
     const float per_step = 1.0f / o->d;
     float t[BLOCK];
-    int at[BLOCK]; /* in halves of a step, cut to 0 .. 255 */
+    uint8_t at[BLOCK], entry[BLOCK];
     for (int i = 0; i < BLOCK; i++) {
         t[i] = s->x[i] * per_step + (float)CVQ_Q4H_ZERO;
         float twice = t[i] + t[i];
         twice = twice > 0.0f ? twice : 0.0f;
-        at[i] = (int)(twice < 255.0f ? twice : 255.0f);
+        at[i] = (uint8_t)(int32_t)(twice < 255.0f ? twice : 255.0f);
     }
-    for (int half = 0; half < 2; half++)
-        for (int table = 0; table < 2; table++)
-            for (int k = 0; k < 4; k++)
+    for (int table = 0; table < 2; table++)
+        for (int k = 0; k < 4; k++) {
+            nearest_moved(at, cvq_q4h_tables[table], o->first + 2 * k, entry);
+            for (int half = 0; half < 2; half++)
                 o->error[half][table][k] =
-                    half_error(t + 16 * half, s->w + 16 * half, at + 16 * half,
-                               cvq_q4h_tables[table], o->first + 2 * k);
+                    half_error(t + 16 * half, s->w + 16 * half, entry + 16 * half);
+        }
 }
 
 const cvq_search_loops cvq_search_loops_plain = {prepare, try_table, try_halves, try_even, assign};
