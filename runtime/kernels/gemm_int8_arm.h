@@ -1,6 +1,6 @@
 /* What the int8 matrix kernels of all aarch64 levels share: unpacking into lines of signed bytes,
- * which are the codes (q4t: table entry plus offset) less 128, so that the zero point falls by 128
- * as well. A line is four quarters of 4 rows x 4 columns. */
+ * which are the codes (with a table: its entry plus the offset) less 128, so that the zero point
+ * falls by 128 as well. A line is four quarters of 4 rows x 4 columns. */
 #ifndef CVQ_RUNTIME_KERNELS_GEMM_INT8_ARM_H
 #define CVQ_RUNTIME_KERNELS_GEMM_INT8_ARM_H
 
@@ -71,24 +71,64 @@ GEMM_INLINE void unpack_q6(const cvq_panels *w, const uint8_t *data, gemm_chunk 
     out->zero = 32 - 128;
 }
 
+/* Four rows' codes, a quarter of each line, become entries of the table plus their row's offset. */
+GEMM_INLINE void unpack_by_table(const uint8_t *plane, uint8x16_t table, uint8x16_t offset,
+                                 int quarter, uint8_t *lines) {
+    for (int j = 16 * quarter; j < 256; j += 64) {
+        uint8x16_t x = vld1q_u8(plane + j);
+        uint8x16_t low = vqtbl1q_u8(table, vandq_u8(x, vdupq_n_u8(15)));
+        uint8x16_t upper = vqtbl1q_u8(table, vshrq_n_u8(x, 4));
+        store_signed(lines + j, vaddq_u8(low, offset));
+        store_signed(lines + j + 256, vaddq_u8(upper, offset));
+    }
+}
+
 GEMM_INLINE void unpack_q4t(const cvq_panels *w, const uint8_t *data, gemm_chunk *out) {
     const uint8x16_t table = vld1q_u8(w->codebook->table);
     for (size_t b = 0; b < out->columns / 32; b++) {
         const uint8_t *group = data + b / 2 * GEMM_GROUP_BYTES(36);
         if (b % 2 == 0) unpack_scales(group, &out->scale[b]);
         const uint8_t *plane = group + 64 + b % 2 * 256, *scales = group + b % 2 * 32;
-        uint8_t *lines = out->storage + b * 512;
         for (int quarter = 0; quarter < 4; quarter++) {
             uint16x4_t s = vreinterpret_u16_u8(vld1_u8(scales + 8 * quarter));
             uint32x4_t offset32 = vmovl_u16(vand_u16(s, vdup_n_u16(31)));
             uint8x16_t offset = vreinterpretq_u8_u32(vmulq_n_u32(offset32, 0x01010101u));
-            for (int j = 16 * quarter; j < 256; j += 64) {
-                uint8x16_t x = vld1q_u8(plane + j);
-                uint8x16_t low = vqtbl1q_u8(table, vandq_u8(x, vdupq_n_u8(15)));
-                uint8x16_t upper = vqtbl1q_u8(table, vshrq_n_u8(x, 4));
-                store_signed(lines + j, vaddq_u8(low, offset));
-                store_signed(lines + j + 256, vaddq_u8(upper, offset));
-            }
+            unpack_by_table(plane, table, offset, quarter, out->storage + b * 512);
+        }
+    }
+    out->lines = out->storage;
+    out->zero = w->codebook->zero - 128;
+}
+
+/* d of four of q4s's rows; levels and scales are bytes, head: the rows' scales. */
+GEMM_INLINE float32x4_t q4s_scales(const uint8_t *head, uint32x4_t level, uint32x4_t scale) {
+    float32x4_t d = vmulq_f32(vreinterpretq_f32_u8(vld1q_u8(head)), vcvtq_f32_u32(level));
+    uint32x4_t sign = vshlq_n_u32(vandq_u32(scale, vdupq_n_u32(128)), 24);
+    return vreinterpretq_f32_u32(veorq_u32(vreinterpretq_u32_f32(d), sign));
+}
+
+/* Bytes 4n .. 4n + 3 as lanes. */
+GEMM_INLINE uint32x4_t four_lanes(uint8x16_t bytes, int n) {
+    const uint8x16_t place = {0, 64, 64, 64, 1, 64, 64, 64, 2, 64, 64, 64, 3, 64, 64, 64};
+    return vreinterpretq_u32_u8(vqtbl1q_u8(bytes, vaddq_u8(place, vdupq_n_u8((uint8_t)(4 * n)))));
+}
+
+GEMM_INLINE void unpack_q4s(const cvq_panels *w, const uint8_t *data, gemm_chunk *out) {
+    const uint8x16_t table = vld1q_u8(w->codebook->table);
+    const uint8x16x2_t levels = {{vld1q_u8(cvq_q4s_levels), vld1q_u8(cvq_q4s_levels + 16)}};
+    for (size_t b = 0; b < out->columns / 32; b++) {
+        const uint8_t *group = data + b / 4 * GEMM_GROUP_BYTES(68);
+        const uint8x16_t scales = vld1q_u8(group + b % 4 * 16);
+        const uint8x16_t level = vqtbl2q_u8(levels, vandq_u8(scales, vdupq_n_u8(31)));
+        const uint8x16_t offsets =
+            vaddq_u8(vandq_u8(vshrq_n_u8(scales, 3), vdupq_n_u8(12)), vdupq_n_u8(5));
+        for (int quarter = 0; quarter < 4; quarter++) {
+            float32x4_t d = q4s_scales(out->head + 16 * quarter, four_lanes(level, quarter),
+                                       four_lanes(scales, quarter));
+            vst1q_f32(out->scale[b] + 4 * quarter, d);
+            uint32x4_t offset = vmulq_n_u32(four_lanes(offsets, quarter), 0x01010101u);
+            unpack_by_table(group + 64 + b % 4 * 256, table, vreinterpretq_u8_u32(offset), quarter,
+                            out->storage + b * 512);
         }
     }
     out->lines = out->storage;

@@ -36,6 +36,10 @@ static void unpack_q4t_lines(const cvq_panels *w, const uint8_t *data, gemm_chun
     unpack_q4t(w, data, out, false);
     out->zero = 1; /* the tile multiplies by zeros[] */
 }
+static void unpack_q4s_lines(const cvq_panels *w, const uint8_t *data, gemm_chunk *out) {
+    unpack_q4s(w, data, out, false);
+    out->zero = 1;
+}
 
 /* 256 activations to 16 bits: even columns, then odd ones. */
 static void pack_split(const int8_t *q, int8_t *out) {
@@ -217,3 +221,4 @@ KERNEL_OF(q8, unpack_q8_split, pack_split, 2, 6, q8)
 KERNEL_OF(q6, unpack_q6_lines, NULL, 1, 4, q6)
 KERNEL_OF(q4t, unpack_q4t_lines, NULL, 1, 4, q4t)
 KERNEL_OF(q4, unpack_q4_lines, NULL, 1, 6, q4)
+KERNEL_OF(q4s, unpack_q4s_lines, NULL, 1, 4, q4t)

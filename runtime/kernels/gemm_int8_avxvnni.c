@@ -11,6 +11,9 @@ static void unpack_q6_lines(const cvq_panels *w, const uint8_t *data, gemm_chunk
 static void unpack_q4t_lines(const cvq_panels *w, const uint8_t *data, gemm_chunk *out) {
     unpack_q4t(w, data, out, true);
 }
+static void unpack_q4s_lines(const cvq_panels *w, const uint8_t *data, gemm_chunk *out) {
+    unpack_q4s(w, data, out, true);
+}
 static void unpack_q4_lines(const cvq_panels *w, const uint8_t *data, gemm_chunk *out) {
     unpack_q4(w, data, out);
 }
@@ -83,3 +86,4 @@ KERNEL_OF(q8, 128)
 KERNEL_OF(q6, 32)
 KERNEL_OF(q4t, 32)
 KERNEL_OF(q4, 32)
+KERNEL_OF(q4s, 32)

@@ -6,6 +6,7 @@
 #include <immintrin.h>
 #include <string.h>
 
+#include "runtime/kernels/block_scales_ymm.h"
 #include "runtime/kernels/gemm_int8.h"
 
 GEMM_INLINE __m256i load_half(const uint8_t *p) {
@@ -74,13 +75,46 @@ GEMM_INLINE void unpack_q6(const cvq_panels *w, const uint8_t *data, gemm_chunk 
     out->zero = 32;
 }
 
-/* add_offset: the offsets are added to the codes (at most 158) and the zero is the codebook's; else
- * codes stay within 127 and `zeros` gets codebook->zero - offset. */
+GEMM_INLINE __m256i load_table(const uint8_t *table) {
+    return _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)table));
+}
+
+/* A byte in each lane becomes four. */
+GEMM_INLINE __m256i spread(__m256i byte) {
+    byte = _mm256_or_si256(byte, _mm256_slli_epi32(byte, 8));
+    return _mm256_or_si256(byte, _mm256_slli_epi32(byte, 16));
+}
+
+/* Block b's codes, from `plane`, become entries of the table. add_offset: each row's offset is
+ * added to them (at most 158) and the zero is the codebook's; else they stay within 127 and `zeros`
+ * gets codebook->zero - offset. */
+GEMM_INLINE void unpack_by_table(const uint8_t *plane, __m256i table, __m256i *offset,
+                                 __m256i codebook_zero, const bool add_offset, size_t b,
+                                 gemm_chunk *out) {
+    const __m256i low = _mm256_set1_epi8(15);
+    for (int h = 0; h < 2; h++) {
+        __m256i zero = _mm256_sub_epi32(codebook_zero, offset[h]);
+        _mm256_storeu_si256((__m256i *)(void *)(out->zeros[b] + 8 * h), zero);
+        offset[h] = spread(offset[h]);
+    }
+    uint8_t *lines = out->storage + b * 512;
+    for (int l = 0; l < 8; l++) {
+        __m256i x = load_half(plane + 32 * l), y = _mm256_srli_epi16(x, 4);
+        x = _mm256_shuffle_epi8(table, _mm256_and_si256(x, low));
+        y = _mm256_shuffle_epi8(table, _mm256_and_si256(y, low));
+        if (add_offset) {
+            x = _mm256_add_epi8(x, offset[l % 2]);
+            y = _mm256_add_epi8(y, offset[l % 2]);
+        }
+        store_half(lines + 32 * l, x);
+        store_half(lines + 32 * l + 256, y);
+    }
+}
+
 GEMM_INLINE void unpack_q4t(const cvq_panels *w, const uint8_t *data, gemm_chunk *out,
                             const bool add_offset) {
-    const __m256i low = _mm256_set1_epi8(15), codebook_zero = _mm256_set1_epi32(w->codebook->zero);
-    const __m256i table = _mm256_broadcastsi128_si256(
-        _mm_loadu_si128((const __m128i *)(const void *)w->codebook->table));
+    const __m256i codebook_zero = _mm256_set1_epi32(w->codebook->zero);
+    const __m256i table = load_table(w->codebook->table);
     for (size_t b = 0; b < out->columns / 32; b++) {
         const uint8_t *group = data + b / 2 * GEMM_GROUP_BYTES(36);
         if (b % 2 == 0) unpack_scales(group, &out->scale[b]);
@@ -88,25 +122,25 @@ GEMM_INLINE void unpack_q4t(const cvq_panels *w, const uint8_t *data, gemm_chunk
         scales = _mm256_and_si256(scales, _mm256_set1_epi16(31));
         offset[0] = _mm256_cvtepu16_epi32(_mm256_castsi256_si128(scales));
         offset[1] = _mm256_cvtepu16_epi32(_mm256_extracti128_si256(scales, 1));
+        unpack_by_table(group + 64 + b % 2 * 256, table, offset, codebook_zero, add_offset, b, out);
+    }
+    out->lines = out->storage;
+    out->zero = w->codebook->zero;
+}
+
+GEMM_INLINE void unpack_q4s(const cvq_panels *w, const uint8_t *data, gemm_chunk *out,
+                            const bool add_offset) {
+    const __m256i codebook_zero = _mm256_set1_epi32(w->codebook->zero);
+    const __m256i table = load_table(w->codebook->table);
+    for (size_t b = 0; b < out->columns / 32; b++) {
+        const uint8_t *group = data + b / 4 * GEMM_GROUP_BYTES(68), *scales = group + b % 4 * 16;
+        __m256i offset[2];
         for (int h = 0; h < 2; h++) {
-            __m256i zero = _mm256_sub_epi32(codebook_zero, offset[h]);
-            _mm256_storeu_si256((__m256i *)(void *)(out->zeros[b] + 8 * h), zero);
-            offset[h] = _mm256_or_si256(offset[h], _mm256_slli_epi32(offset[h], 8));
-            offset[h] = _mm256_or_si256(offset[h], _mm256_slli_epi32(offset[h], 16));
+            _mm256_storeu_ps(out->scale[b] + 8 * h, q4s_scales(out->head + 32 * h, scales + 8 * h));
+            offset[h] =
+                _mm256_add_epi32(q4s_offsets(q4s_lanes(scales + 8 * h)), _mm256_set1_epi32(5));
         }
-        const uint8_t *plane = group + 64 + b % 2 * 256;
-        uint8_t *lines = out->storage + b * 512;
-        for (int l = 0; l < 8; l++) {
-            __m256i x = load_half(plane + 32 * l), y = _mm256_srli_epi16(x, 4);
-            x = _mm256_shuffle_epi8(table, _mm256_and_si256(x, low));
-            y = _mm256_shuffle_epi8(table, _mm256_and_si256(y, low));
-            if (add_offset) {
-                x = _mm256_add_epi8(x, offset[l % 2]);
-                y = _mm256_add_epi8(y, offset[l % 2]);
-            }
-            store_half(lines + 32 * l, x);
-            store_half(lines + 32 * l + 256, y);
-        }
+        unpack_by_table(group + 64 + b % 4 * 256, table, offset, codebook_zero, add_offset, b, out);
     }
     out->lines = out->storage;
     out->zero = w->codebook->zero;

@@ -2,7 +2,7 @@
  * where
  *   q4   a whole block fits: 8 lines x 2 x 15 x 127 = 30,480,
  *   q6   two lines fit: 2 x 2 x 63 x 127 = 32,004,
- *   q4t  one line fits: 2 x 127 x 127 = 32,258,
+ *   q4t, q4s  one line fits: 2 x 127 x 127 = 32,258,
  *   q8   one line fits as |code - 128| x (activation with the code's sign): 2 x 128 x 127 = 32,512,
  *        which also takes care of the zero point;
  * vpmaddwd with ones makes 32-bit sums. */
@@ -27,7 +27,7 @@ GEMM_INLINE void multiply_block_of_32(const cvq_type type, const int panels, con
                 GEMM_UNROLL for (int h = 0; h < 2; h++) {
                     __m256i u = _mm256_maddubs_epi16(x.half[h], first);
                     __m256i v = _mm256_maddubs_epi16(y.half[h], second);
-                    if (type == CVQ_TYPE_Q4T) {
+                    if (cvq_type_has_table(type)) {
                         dot[i][p][h] = _mm256_add_epi32(dot[i][p][h], widen(u));
                         dot[i][p][h] = _mm256_add_epi32(dot[i][p][h], widen(v));
                         continue;
@@ -83,3 +83,4 @@ GEMV_KERNEL(q8, Q8, 16x4__avx2)
 GEMV_KERNEL(q6, Q6, 16x4__avx2)
 GEMV_KERNEL(q4t, Q4T, 16x4__avx2)
 GEMV_KERNEL(q4, Q4, 16x4__avx2)
+GEMV_KERNEL(q4s, Q4S, 16x4__avx2)

@@ -31,7 +31,7 @@ GEMM_INLINE void multiply_block_of_128(const int panels, const int rows,
                                        const uint8_t *const *group, const size_t b,
                                        const gemm_rows *a, size_t k,
                                        __m256i (*dot)[GEMV_MAX_PANELS][2]) {
-    const __m256i zeros = zero_points(CVQ_TYPE_Q8, NULL, NULL);
+    const __m256i zeros = zero_points(CVQ_TYPE_Q8, NULL, NULL, 0, 0);
     GEMM_UNROLL for (int i = 0; i < rows; i++) {
         const int32_t *sum = a->sum + ((size_t)i * a->stride + k) / CVQ_ACT_SUM;
         __m256i start =
@@ -59,3 +59,4 @@ GEMV_KERNEL(q8, Q8, 16x4__avxvnni)
 GEMV_KERNEL(q6, Q6, 16x4__avxvnni)
 GEMV_KERNEL(q4t, Q4T, 16x4__avxvnni)
 GEMV_KERNEL(q4, Q4, 16x4__avxvnni)
+GEMV_KERNEL(q4s, Q4S, 16x4__avxvnni)

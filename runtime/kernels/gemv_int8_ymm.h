@@ -6,6 +6,7 @@
 #include <immintrin.h>
 #include <string.h>
 
+#include "runtime/kernels/block_scales_ymm.h"
 #include "runtime/kernels/gemv_int8.h"
 
 typedef struct line {
@@ -21,14 +22,28 @@ GEMM_INLINE __m256i broadcast4(const void *p) {
     return _mm256_set1_epi32(four);
 }
 
-/* 16-bit zero points as vpmaddwd takes them: the other half of a lane is 0. scales: of 8 rows. */
-GEMM_INLINE __m256i zero_points(const cvq_type type, const cvq_panels *w, const uint8_t *scales) {
+/* Rows 8h .. 8h + 7 of block b of a group: zero points of 16 bits as vpmaddwd takes them, less than
+ * 0 and with 0 in the other half of a lane. */
+GEMM_INLINE __m256i zero_points(const cvq_type type, const cvq_panels *w, const uint8_t *group,
+                                const size_t b, const int h) {
     if (type == CVQ_TYPE_Q8) return _mm256_set1_epi32(0x10000 - 128);
     if (type == CVQ_TYPE_Q6) return _mm256_set1_epi32(0x10000 - 32);
     if (type == CVQ_TYPE_Q4) return _mm256_set1_epi32(0x10000 - 8);
+    if (type == CVQ_TYPE_Q4S)
+        return _mm256_add_epi16(q4s_offsets(q4s_lanes(group + 16 * b + 8 * h)),
+                                _mm256_set1_epi32((5 - w->codebook->zero) & 0xffff));
+    const uint8_t *scales = group + 32 * b + 16 * h;
     __m128i offset =
         _mm_and_si128(_mm_loadu_si128((const __m128i *)(const void *)scales), _mm_set1_epi16(31));
     return _mm256_cvtepu16_epi32(_mm_sub_epi16(offset, _mm_set1_epi16(w->codebook->zero)));
+}
+
+/* The same rows' d. */
+GEMM_INLINE __m256 scales_of(const cvq_type type, const uint8_t *head, const uint8_t *group,
+                             const size_t b, const int h) {
+    if (type == CVQ_TYPE_Q4S) return q4s_scales(head + 32 * h, group + 16 * b + 8 * h);
+    const uint8_t *scales = group + 32 * b + 16 * h;
+    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)scales));
 }
 
 /* Lines l and l + 4 (columns 4l.. and 16 + 4l..) of block b of a group. */
@@ -39,7 +54,7 @@ GEMM_INLINE void decode(const cvq_type type, const uint8_t *group, const size_t 
         __m256i both = load_half(group + 64 + 256 * b + 64 * l + 32 * h);
         __m256i first = _mm256_and_si256(both, low);
         __m256i second = _mm256_and_si256(_mm256_srli_epi16(both, 4), low);
-        if (type == CVQ_TYPE_Q4T) {
+        if (cvq_type_has_table(type)) {
             first = _mm256_shuffle_epi8(table, first);
             second = _mm256_shuffle_epi8(table, second);
         }
@@ -59,14 +74,18 @@ typedef struct sums {
     __m256 row[GEMV_MAX_ROWS][GEMV_MAX_PANELS][2];
 } sums;
 
+/* The panels of which a group is at hand. */
+typedef struct places {
+    const uint8_t *head[GEMV_MAX_PANELS], *group[GEMV_MAX_PANELS];
+} places;
+
 /* A block's end: sum += scales x (float)dot. k: the block's first column. */
-GEMM_INLINE void add_block(const int panels, const int rows, const uint8_t *const *scales,
-                           const gemm_rows *a, size_t k, __m256i (*dot)[GEMV_MAX_PANELS][2],
-                           sums *s) {
+GEMM_INLINE void add_block(const cvq_type type, const int panels, const int rows, const places *w,
+                           const size_t b, const gemm_rows *a, size_t k,
+                           __m256i (*dot)[GEMV_MAX_PANELS][2], sums *s) {
     GEMM_UNROLL for (int p = 0; p < panels; p++) {
         GEMM_UNROLL for (int h = 0; h < 2; h++) {
-            __m256 weight = _mm256_cvtph_ps(
-                _mm_loadu_si128((const __m128i *)(const void *)(scales[p] + 16 * h)));
+            __m256 weight = scales_of(type, w->head[p], w->group[p], b, h);
             GEMM_UNROLL for (int i = 0; i < rows; i++) {
                 float scale = a->scale[((size_t)i * a->stride + k) / CVQ_ACT_BLOCK];
                 s->row[i][p][h] =
@@ -89,55 +108,54 @@ GEMM_INLINE void multiply_block_of_128(const int panels, const int rows,
                                        __m256i (*dot)[GEMV_MAX_PANELS][2]);
 
 GEMM_INLINE void block_of_32(const cvq_type type, const int panels, const int rows,
-                             const cvq_panels *w, const uint8_t *const *group, const size_t b,
-                             __m256i table, const gemm_rows *a, size_t k, sums *s) {
+                             const cvq_panels *w, const places *at, const size_t b, __m256i table,
+                             const gemm_rows *a, size_t k, sums *s) {
     __m256i dot[GEMV_MAX_ROWS][GEMV_MAX_PANELS][2];
-    const uint8_t *scales[GEMV_MAX_PANELS];
     GEMM_UNROLL for (int p = 0; p < panels; p++) {
-        scales[p] = group[p] + 32 * b;
         GEMM_UNROLL for (int h = 0; h < 2; h++) {
-            __m256i zeros = zero_points(type, w, scales[p] + 16 * h);
+            __m256i zeros = zero_points(type, w, at->group[p], b, h);
             GEMM_UNROLL for (int i = 0; i < rows; i++) dot[i][p][h] = _mm256_madd_epi16(
                 zeros, broadcast4(&a->sum[((size_t)i * a->stride + k) / CVQ_ACT_SUM]));
         }
     }
-    multiply_block_of_32(type, panels, rows, group, b, table, a, k, dot);
-    add_block(panels, rows, scales, a, k, dot, s);
+    multiply_block_of_32(type, panels, rows, at->group, b, table, a, k, dot);
+    add_block(type, panels, rows, at, b, a, k, dot, s);
 }
 
-GEMM_INLINE void block_of_128(const int panels, const int rows, const uint8_t *const *group,
-                              const size_t b, const gemm_rows *a, size_t k, sums *s) {
+GEMM_INLINE void block_of_128(const int panels, const int rows, const places *at, const size_t b,
+                              const gemm_rows *a, size_t k, sums *s) {
     __m256i dot[GEMV_MAX_ROWS][GEMV_MAX_PANELS][2];
-    const uint8_t *scales[GEMV_MAX_PANELS];
-    GEMM_UNROLL for (int p = 0; p < panels; p++) scales[p] = group[p] + 32 * b;
-    multiply_block_of_128(panels, rows, group, b, a, k, dot);
-    add_block(panels, rows, scales, a, k, dot, s);
+    multiply_block_of_128(panels, rows, at->group, b, a, k, dot);
+    add_block(CVQ_TYPE_Q8, panels, rows, at, b, a, k, dot, s);
 }
 
 GEMM_INLINE void multiply(const cvq_type type, const int panels, const int rows,
                           const cvq_panels *w, const uint8_t *data, const gemm_rows *a, float *c,
                           size_t ldc) {
     const size_t columns = gemv_columns(type), bytes = gemv_bytes(type);
+    const size_t blocks = gemv_blocks(type), block = columns / blocks;
     __m256i table = _mm256_setzero_si256();
-    if (type == CVQ_TYPE_Q4T)
+    if (cvq_type_has_table(type))
         table = _mm256_broadcastsi128_si256(
             _mm_loadu_si128((const __m128i *)(const void *)w->codebook->table));
+    places at;
     sums s;
-    GEMM_UNROLL for (int i = 0; i < rows; i++) {
-        GEMM_UNROLL for (int p = 0; p < panels; p++) s.row[i][p][0] = s.row[i][p][1] =
+    GEMM_UNROLL for (int p = 0; p < panels; p++) {
+        at.head[p] = data + (size_t)p * w->panel_stride;
+        GEMM_UNROLL for (int i = 0; i < rows; i++) s.row[i][p][0] = s.row[i][p][1] =
             _mm256_setzero_ps();
     }
+    data += gemv_head(type);
     for (size_t k = 0; k < w->k; k += columns, data += bytes) {
-        const uint8_t *group[GEMV_MAX_PANELS];
         GEMM_UNROLL for (int p = 0; p < panels; p++) {
-            group[p] = data + (size_t)p * w->panel_stride;
-            if (type != CVQ_TYPE_Q8) gemv_ask(group[p], bytes);
+            at.group[p] = data + (size_t)p * w->panel_stride;
+            if (type != CVQ_TYPE_Q8) gemv_ask(at.group[p], bytes);
         }
-        GEMM_UNROLL for (size_t b = 0; b < 2; b++) {
+        GEMM_UNROLL for (size_t b = 0; b < blocks; b++) {
             if (type == CVQ_TYPE_Q8)
-                block_of_128(panels, rows, group, b, a, k + 128 * b, &s);
+                block_of_128(panels, rows, &at, b, a, k + block * b, &s);
             else
-                block_of_32(type, panels, rows, w, group, b, table, a, k + 32 * b, &s);
+                block_of_32(type, panels, rows, w, &at, b, table, a, k + block * b, &s);
         }
     }
     GEMM_UNROLL for (int i = 0; i < rows; i++) {
