@@ -38,7 +38,7 @@ static uint64_t next(uint64_t *state) {
 
 /* The bits of a 16-bit scale or of a bf16 value that are noise, and those that are set: magnitudes
  * that make weights of about 0.02. q4s: of all its 16-bit numbers, so that wherever a panel is
- * taken to start its row scales are finite. */
+ * taken to start its row scales are finite and no product is subnormal. */
 typedef struct number_bits {
     uint16_t noise, set;
 } number_bits;
@@ -49,7 +49,7 @@ static const number_bits bits_of[CVQ_TYPES] = {
     [CVQ_TYPE_Q6] = {0x03ff, 0x1400},   /* 2^-10 .. 2^-9 */
     [CVQ_TYPE_Q4T] = {0x83ff, 0x1000},  /* both signs, 2^-11 .. 2^-10 */
     [CVQ_TYPE_Q4] = {0x03ff, 0x1c00},   /* 2^-8 .. 2^-7 */
-    [CVQ_TYPE_Q4S] = {0xbfff, 0x0000},  /* magnitudes below 2 */
+    [CVQ_TYPE_Q4S] = {0x9fff, 0x2000},  /* 2^-63 .. 2 */
     [CVQ_TYPE_Q4H] = {0x0fff, 0x8000},  /* 2^-10 .. 2^-9 */
 };
 

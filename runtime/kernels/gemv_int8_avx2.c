@@ -27,7 +27,7 @@ GEMM_INLINE void multiply_block_of_32(const cvq_type type, const int panels, con
                 GEMM_UNROLL for (int h = 0; h < 2; h++) {
                     __m256i u = _mm256_maddubs_epi16(x.half[h], first);
                     __m256i v = _mm256_maddubs_epi16(y.half[h], second);
-                    if (cvq_type_has_table(type)) {
+                    if (cvq_type_has_codebook(type)) {
                         dot[i][p][h] = _mm256_add_epi32(dot[i][p][h], widen(u));
                         dot[i][p][h] = _mm256_add_epi32(dot[i][p][h], widen(v));
                         continue;

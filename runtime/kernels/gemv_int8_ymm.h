@@ -54,7 +54,7 @@ GEMM_INLINE void decode(const cvq_type type, const uint8_t *group, const size_t 
         __m256i both = load_half(group + 64 + 256 * b + 64 * l + 32 * h);
         __m256i first = _mm256_and_si256(both, low);
         __m256i second = _mm256_and_si256(_mm256_srli_epi16(both, 4), low);
-        if (cvq_type_has_table(type)) {
+        if (cvq_type_has_codebook(type)) {
             first = _mm256_shuffle_epi8(table, first);
             second = _mm256_shuffle_epi8(table, second);
         }
@@ -135,7 +135,7 @@ GEMM_INLINE void multiply(const cvq_type type, const int panels, const int rows,
     const size_t columns = gemv_columns(type), bytes = gemv_bytes(type);
     const size_t blocks = gemv_blocks(type), block = columns / blocks;
     __m256i table = _mm256_setzero_si256();
-    if (cvq_type_has_table(type))
+    if (cvq_type_has_codebook(type))
         table = _mm256_broadcastsi128_si256(
             _mm_loadu_si128((const __m128i *)(const void *)w->codebook->table));
     places at;
