@@ -39,8 +39,8 @@ static const gemm_shape shapes[] = {
 };
 #define NUM_SHAPES (sizeof shapes / sizeof *shapes)
 
-static const cvq_type types[] = {CVQ_TYPE_Q8,  CVQ_TYPE_Q4, CVQ_TYPE_Q4T,
-                                 CVQ_TYPE_Q4S, CVQ_TYPE_Q6, CVQ_TYPE_BF16};
+static const cvq_type types[] = {CVQ_TYPE_Q8,  CVQ_TYPE_Q4, CVQ_TYPE_Q4T, CVQ_TYPE_Q4S,
+                                 CVQ_TYPE_Q4H, CVQ_TYPE_Q6, CVQ_TYPE_BF16};
 #define NUM_TYPES (sizeof types / sizeof *types)
 #define MAX_COUNTS 6
 
