@@ -135,6 +135,48 @@ GEMM_INLINE void unpack_q4s(const cvq_panels *w, const uint8_t *data, gemm_chunk
     out->zero = w->codebook->zero - 128;
 }
 
+/* d of four rows: the level at the place of an exponent's end and a mantissa's start; level 0 is
+ * 2^-18. */
+GEMM_INLINE float32x4_t q4h_scales(uint32x4_t words) {
+    uint32x4_t level = vshlq_n_u32(vandq_u32(words, vdupq_n_u32(0xff00)), 11);
+    return vreinterpretq_f32_u32(vaddq_u32(level, vdupq_n_u32((127 - 18) << 23)));
+}
+
+/* Both tables, one behind the other; bits: which of them (16 or 0) for each byte. */
+GEMM_INLINE uint8x16_t q4h_entries(uint8x16x2_t tables, uint8x16_t codes, uint8x16_t bits,
+                                   uint8x16_t offset) {
+    return vaddq_u8(vqtbl2q_u8(tables, vorrq_u8(codes, bits)), offset);
+}
+
+GEMM_INLINE void unpack_q4h(const cvq_panels *w, const uint8_t *data, gemm_chunk *out) {
+    (void)w;
+    const uint8x16_t sixteen = vdupq_n_u8(16), even = vdupq_n_u8(14);
+    const uint8x16x2_t tables = {{vld1q_u8(cvq_q4h_tables[0]), vld1q_u8(cvq_q4h_tables[1])}};
+    for (size_t b = 0; b < out->columns / 32; b++) {
+        const uint8_t *group = data + b / 2 * GEMM_GROUP_BYTES(36);
+        const uint8_t *plane = group + 64 + b % 2 * 256, *scales = group + b % 2 * 32;
+        uint8_t *lines = out->storage + b * 512;
+        for (int quarter = 0; quarter < 4; quarter++) {
+            uint32x4_t words = vmovl_u16(vreinterpret_u16_u8(vld1_u8(scales + 8 * quarter)));
+            vst1q_f32(out->scale[b] + 4 * quarter, q4h_scales(words));
+            uint32x4_t low = vmulq_n_u32(vandq_u32(words, vdupq_n_u32(255)), 0x01010101u);
+            uint8x16_t bytes = vreinterpretq_u8_u32(low);
+            uint8x16_t first = vandq_u8(vshlq_n_u8(bytes, 1), sixteen);
+            uint8x16_t second = vandq_u8(vshrq_n_u8(bytes, 3), sixteen);
+            uint8x16_t offset = vandq_u8(vshlq_n_u8(bytes, 1), even);
+            uint8x16_t offset2 = vandq_u8(vshrq_n_u8(bytes, 3), even);
+            for (int j = 16 * quarter; j < 256; j += 64) {
+                uint8x16_t x = vld1q_u8(plane + j), codes = vandq_u8(x, vdupq_n_u8(15));
+                store_signed(lines + j, q4h_entries(tables, codes, first, offset));
+                codes = vshrq_n_u8(x, 4);
+                store_signed(lines + j + 256, q4h_entries(tables, codes, second, offset2));
+            }
+        }
+    }
+    out->lines = out->storage;
+    out->zero = CVQ_Q4H_ZERO - 128;
+}
+
 /* -zero x (sum of a block's activations): where the accumulators start. */
 GEMM_INLINE int32_t start_value(const gemm_chunk *w, const gemm_rows *a, size_t i, size_t b,
                                 const size_t block) {

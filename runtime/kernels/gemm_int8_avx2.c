@@ -4,6 +4,7 @@
  *   q6   two lines fit: 2 x 2 x 63 x 127 = 32,004,
  *   q4t  and q4s: one line fits: 2 x 127 x 127 = 32,258 (the offset goes into the zero point of the
  *        row),
+ *   q4h  one line fits, offsets included,
  *   q8   nothing fits: codes and activations are split into even and odd columns of 16 bits, codes
  *        while unpacking, activations while packing.
  * vpmaddwd then makes 32-bit sums. A tile is one panel (two halves) x 4 or 6 rows, as many as leave
@@ -41,6 +42,10 @@ static void unpack_q4s_lines(const cvq_panels *w, const uint8_t *data, gemm_chun
     out->zero = 1;
 }
 
+static void unpack_q4h_lines(const cvq_panels *w, const uint8_t *data, gemm_chunk *out) {
+    unpack_q4h(w, data, out);
+}
+
 /* 256 activations to 16 bits: even columns, then odd ones. */
 static void pack_split(const int8_t *q, int8_t *out) {
     for (int k = 0; k < GEMM_CHUNK; k += 32) {
@@ -74,7 +79,7 @@ GEMM_INLINE void multiply_narrow(__m256i sum[2], __m256i top, __m256i bottom, co
             : "m"(*(const int8_t(*)[4])q), "x"(top), "x"(bottom));
 }
 
-/* q4t, q4s: a line into 32-bit sums. */
+/* q4t, q4s, q4h: a line into 32-bit sums. */
 GEMM_INLINE void multiply_line(__m256i dot[2], __m256i top, __m256i bottom, __m256i ones,
                                const int8_t *q) {
     __m256i x, y;
@@ -135,7 +140,7 @@ GEMM_INLINE void multiply_block(const cvq_type type, const int rows, const gemm_
             const int8_t *four = q + GEMM_CHUNK * i + 4 * l;
             if (type == CVQ_TYPE_Q4)
                 multiply_narrow(dot[i], top, bottom, four);
-            else if (type == CVQ_TYPE_Q4T)
+            else if (type == CVQ_TYPE_Q4T || type == CVQ_TYPE_Q4H)
                 multiply_line(dot[i], top, bottom, ones, four);
             else
                 multiply_two_lines(dot[i], top, bottom, load_half(line + 64 * l + 64),
@@ -207,6 +212,7 @@ GEMM_INLINE void tile(const cvq_type type, const int rows, const gemm_chunk *w, 
 TILES_6(q8, Q8)
 TILES_4(q6, Q6)
 TILES_4(q4t, Q4T)
+TILES_4(q4h, Q4H)
 TILES_6(q4, Q4)
 
 #define KERNEL_OF(type, unpack, pack, activation_bytes, rows, tiles)                               \
@@ -222,3 +228,4 @@ KERNEL_OF(q6, unpack_q6_lines, NULL, 1, 4, q6)
 KERNEL_OF(q4t, unpack_q4t_lines, NULL, 1, 4, q4t)
 KERNEL_OF(q4, unpack_q4_lines, NULL, 1, 6, q4)
 KERNEL_OF(q4s, unpack_q4s_lines, NULL, 1, 4, q4t)
+KERNEL_OF(q4h, unpack_q4h_lines, NULL, 1, 4, q4h)

@@ -47,10 +47,6 @@ static void unpack_q4(const cvq_panels *w, const uint8_t *data, gemm_chunk *out)
     out->zero = 8;
 }
 
-static __m512i load_table(const uint8_t *table) {
-    return _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)table));
-}
-
 /* A byte in each lane becomes four. */
 static __m512i spread(__m512i byte) {
     byte = _mm512_or_si512(byte, _mm512_slli_epi32(byte, 8));
@@ -94,6 +90,29 @@ static void unpack_q4s(const cvq_panels *w, const uint8_t *data, gemm_chunk *out
     }
     out->lines = out->storage;
     out->zero = w->codebook->zero;
+}
+
+static void unpack_q4h(const cvq_panels *w, const uint8_t *data, gemm_chunk *out) {
+    (void)w;
+    const __m512i low = _mm512_set1_epi8(15);
+    const __m512i wide = load_table(cvq_q4h_tables[0]), narrow = load_table(cvq_q4h_tables[1]);
+    for (size_t b = 0; b < out->columns / 32; b++) {
+        const uint8_t *group = data + b / 2 * GEMM_GROUP_BYTES(36);
+        const __m512i lanes = q4h_lanes(group + b % 2 * 32);
+        const q4h_halves halves = q4h_halves_of(lanes);
+        _mm512_store_ps(out->scale[b], q4h_scales(lanes));
+        const uint8_t *plane = group + 64 + b % 2 * 256;
+        uint8_t *lines = out->storage + b * 512;
+        for (int l = 0; l < 4; l++) {
+            __m512i x = load_line(plane + 64 * l), y = _mm512_srli_epi16(x, 4);
+            x = q4h_entries(_mm512_and_si512(x, low), wide, narrow, &halves, 0);
+            y = q4h_entries(_mm512_and_si512(y, low), wide, narrow, &halves, 1);
+            _mm512_store_si512(lines + 64 * l, x);
+            _mm512_store_si512(lines + 64 * l + 256, y);
+        }
+    }
+    out->lines = out->storage;
+    out->zero = CVQ_Q4H_ZERO;
 }
 
 static void unpack_q6(const cvq_panels *w, const uint8_t *data, gemm_chunk *out) {
@@ -227,3 +246,4 @@ KERNEL_OF(q6, 32)
 KERNEL_OF(q4t, 32)
 KERNEL_OF(q4, 32)
 KERNEL_OF(q4s, 32)
+KERNEL_OF(q4h, 32)

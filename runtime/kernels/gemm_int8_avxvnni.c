@@ -14,6 +14,9 @@ static void unpack_q4t_lines(const cvq_panels *w, const uint8_t *data, gemm_chun
 static void unpack_q4s_lines(const cvq_panels *w, const uint8_t *data, gemm_chunk *out) {
     unpack_q4s(w, data, out, true);
 }
+static void unpack_q4h_lines(const cvq_panels *w, const uint8_t *data, gemm_chunk *out) {
+    unpack_q4h(w, data, out);
+}
 static void unpack_q4_lines(const cvq_panels *w, const uint8_t *data, gemm_chunk *out) {
     unpack_q4(w, data, out);
 }
@@ -87,3 +90,4 @@ KERNEL_OF(q6, 32)
 KERNEL_OF(q4t, 32)
 KERNEL_OF(q4, 32)
 KERNEL_OF(q4s, 32)
+KERNEL_OF(q4h, 32)

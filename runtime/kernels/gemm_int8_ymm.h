@@ -75,10 +75,6 @@ GEMM_INLINE void unpack_q6(const cvq_panels *w, const uint8_t *data, gemm_chunk 
     out->zero = 32;
 }
 
-GEMM_INLINE __m256i load_table(const uint8_t *table) {
-    return _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)table));
-}
-
 /* A byte in each lane becomes four. */
 GEMM_INLINE __m256i spread(__m256i byte) {
     byte = _mm256_or_si256(byte, _mm256_slli_epi32(byte, 8));
@@ -144,6 +140,31 @@ GEMM_INLINE void unpack_q4s(const cvq_panels *w, const uint8_t *data, gemm_chunk
     }
     out->lines = out->storage;
     out->zero = w->codebook->zero;
+}
+
+GEMM_INLINE void unpack_q4h(const cvq_panels *w, const uint8_t *data, gemm_chunk *out) {
+    (void)w;
+    const __m256i low = _mm256_set1_epi8(15);
+    const __m256i wide = load_table(cvq_q4h_tables[0]), narrow = load_table(cvq_q4h_tables[1]);
+    for (size_t b = 0; b < out->columns / 32; b++) {
+        const uint8_t *group = data + b / 2 * GEMM_GROUP_BYTES(36);
+        const uint8_t *plane = group + 64 + b % 2 * 256;
+        uint8_t *lines = out->storage + b * 512;
+        for (int h = 0; h < 2; h++) { /* of the lines */
+            const __m256i lanes = q4h_lanes(group + b % 2 * 32 + 16 * h);
+            const q4h_half first = q4h_half_of(lanes, 0), second = q4h_half_of(lanes, 1);
+            _mm256_storeu_ps(out->scale[b] + 8 * h, q4h_scales(lanes));
+            for (int at = 32 * h; at < 256; at += 64) {
+                __m256i x = load_half(plane + at), y = _mm256_srli_epi16(x, 4);
+                x = q4h_entries(_mm256_and_si256(x, low), wide, narrow, &first);
+                y = q4h_entries(_mm256_and_si256(y, low), wide, narrow, &second);
+                store_half(lines + at, x);
+                store_half(lines + at + 256, y);
+            }
+        }
+    }
+    out->lines = out->storage;
+    out->zero = CVQ_Q4H_ZERO;
 }
 
 /* What the accumulators of a row start from: -zero x (sum of the activations), for each block. */

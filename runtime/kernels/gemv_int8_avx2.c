@@ -2,7 +2,7 @@
  * where
  *   q4   a whole block fits: 8 lines x 2 x 15 x 127 = 30,480,
  *   q6   two lines fit: 2 x 2 x 63 x 127 = 32,004,
- *   q4t, q4s  one line fits: 2 x 127 x 127 = 32,258,
+ *   q4t, q4s, q4h  one line fits: 2 x 127 x 127 = 32,258,
  *   q8   one line fits as |code - 128| x (activation with the code's sign): 2 x 128 x 127 = 32,512,
  *        which also takes care of the zero point;
  * vpmaddwd with ones makes 32-bit sums. */
@@ -13,21 +13,21 @@ GEMM_INLINE __m256i widen(__m256i pairs) {
 }
 
 GEMM_INLINE void multiply_block_of_32(const cvq_type type, const int panels, const int rows,
-                                      const uint8_t *const *group, const size_t b, __m256i table,
+                                      const uint8_t *const *group, const size_t b, const tables *t,
                                       const gemm_rows *a, size_t k,
                                       __m256i (*dot)[GEMV_MAX_PANELS][2]) {
     __m256i block[GEMV_MAX_ROWS][GEMV_MAX_PANELS][2]; /* q4: sums of 16 bits */
     GEMM_UNROLL for (size_t l = 0; l < 4; l++) {
         GEMM_UNROLL for (int p = 0; p < panels; p++) {
             line x, y;
-            decode(type, group[p], b, l, table, &x, &y);
+            decode(type, group[p], b, l, t, &x, &y);
             GEMM_UNROLL for (int i = 0; i < rows; i++) {
                 const int8_t *q = a->q + (size_t)i * a->stride + k + 4 * l;
                 __m256i first = broadcast4(q), second = broadcast4(q + 16);
                 GEMM_UNROLL for (int h = 0; h < 2; h++) {
                     __m256i u = _mm256_maddubs_epi16(x.half[h], first);
                     __m256i v = _mm256_maddubs_epi16(y.half[h], second);
-                    if (cvq_type_has_codebook(type)) {
+                    if (cvq_type_has_codebook(type) || type == CVQ_TYPE_Q4H) {
                         dot[i][p][h] = _mm256_add_epi32(dot[i][p][h], widen(u));
                         dot[i][p][h] = _mm256_add_epi32(dot[i][p][h], widen(v));
                         continue;
@@ -84,3 +84,4 @@ GEMV_KERNEL(q6, Q6, 16x4__avx2)
 GEMV_KERNEL(q4t, Q4T, 16x4__avx2)
 GEMV_KERNEL(q4, Q4, 16x4__avx2)
 GEMV_KERNEL(q4s, Q4S, 16x4__avx2)
+GEMV_KERNEL(q4h, Q4H, 16x4__avx2)

@@ -1,5 +1,6 @@
 /* int8 matrix kernels for few rows with AVX-512 VNNI. A line of 64 codes is a plane's line and a
- * mask or shift (q4), and a shuffle (q4t, q4s), or two more bits (q6), or the file's own (q8).
+ * mask or shift (q4), and a shuffle (q4t, q4s) or two
+ * (q4h), or two more bits (q6), or the file's own (q8).
  *
  * Zero points: an accumulator starts at (zero point) x (sum of the block's activations), one
  * vpmaddwd with a broadcast; where that is a row's own (an offset), the zero points come from the
@@ -27,15 +28,16 @@ GEMM_INLINE __m512i dot4(__m512i sum, __m512i codes, __m512i activations) {
 
 /* What a type needs in registers all along a panel. */
 typedef struct constants {
-    __m512i table; /* q4t, q4s */
+    __m512i table, narrow; /* narrow: q4h */
     q4s_levels levels;
 } constants;
 
 GEMM_INLINE constants constants_load(const cvq_type type, const cvq_panels *w) {
-    constants t = {_mm512_setzero_si512(), {_mm512_setzero_ps(), _mm512_setzero_ps()}};
-    if (cvq_type_has_codebook(type))
-        t.table = _mm512_broadcast_i32x4(
-            _mm_loadu_si128((const __m128i *)(const void *)w->codebook->table));
+    const __m512i none = _mm512_setzero_si512();
+    constants t = {none, none, {_mm512_setzero_ps(), _mm512_setzero_ps()}};
+    if (cvq_type_has_codebook(type)) t.table = load_table(w->codebook->table);
+    if (type == CVQ_TYPE_Q4H) t.table = load_table(cvq_q4h_tables[0]);
+    if (type == CVQ_TYPE_Q4H) t.narrow = load_table(cvq_q4h_tables[1]);
     if (type == CVQ_TYPE_Q4S) t.levels = q4s_levels_load();
     return t;
 }
@@ -44,39 +46,54 @@ GEMM_INLINE constants constants_load(const cvq_type type, const cvq_panels *w) {
 typedef struct block_scales {
     __m512 d;
     __m512i zero; /* less than 0, 16 bits as vpmaddwd takes them: the other half of a lane is 0 */
+    q4h_halves halves;
 } block_scales;
 
 GEMM_INLINE block_scales scales_of(const cvq_type type, const cvq_panels *w, const constants *t,
                                    const uint8_t *head, const uint8_t *group, const size_t b) {
+    block_scales s = {0};
     if (type == CVQ_TYPE_Q4S) {
-        __m512i lanes = q4s_lanes(group + 16 * b);
-        __m512i least = _mm512_set1_epi32((5 - w->codebook->zero) & 0xffff);
-        return (block_scales){q4s_scales(t->levels, head, lanes),
-                              _mm512_add_epi16(q4s_offsets(lanes), least)};
+        const __m512i lanes = q4s_lanes(group + 16 * b);
+        const __m512i least = _mm512_set1_epi32((5 - w->codebook->zero) & 0xffff);
+        s.d = q4s_scales(t->levels, head, lanes);
+        s.zero = _mm512_add_epi16(q4s_offsets(lanes), least);
+        return s;
     }
-    __m256i halves = _mm256_loadu_si256((const __m256i *)(const void *)(group + 32 * b));
-    block_scales s = {_mm512_cvtph_ps(halves), _mm512_setzero_si512()};
+    const int zero = type == CVQ_TYPE_Q8    ? 128
+                     : type == CVQ_TYPE_Q6  ? 32
+                     : type == CVQ_TYPE_Q4H ? CVQ_Q4H_ZERO
+                                            : 8;
+    s.zero = _mm512_set1_epi32(0x10000 - zero);
+    if (type == CVQ_TYPE_Q4H) {
+        const __m512i lanes = q4h_lanes(group + 32 * b);
+        s.d = q4h_scales(lanes);
+        s.halves = q4h_halves_of(lanes);
+        return s;
+    }
+    const __m256i halves = _mm256_loadu_si256((const __m256i *)(const void *)(group + 32 * b));
+    s.d = _mm512_cvtph_ps(halves);
     if (type == CVQ_TYPE_Q4T) {
-        __m256i offset = _mm256_and_si256(halves, _mm256_set1_epi16(31));
+        const __m256i offset = _mm256_and_si256(halves, _mm256_set1_epi16(31));
         s.zero =
             _mm512_cvtepu16_epi32(_mm256_sub_epi16(offset, _mm256_set1_epi16(w->codebook->zero)));
-    } else {
-        const int zero = type == CVQ_TYPE_Q8 ? 128 : type == CVQ_TYPE_Q6 ? 32 : 8;
-        s.zero = _mm512_set1_epi32(0x10000 - zero);
     }
     return s;
 }
 
 /* Lines l and l + 4 (columns 4l.. and 16 + 4l..) of block b of a group. */
 GEMM_INLINE void decode(const cvq_type type, const uint8_t *group, const size_t b, const size_t l,
-                        __m512i table, __m512i *x, __m512i *y) {
+                        const constants *t, const block_scales *scales, __m512i *x, __m512i *y) {
     const __m512i low = _mm512_set1_epi8(15), high = _mm512_set1_epi8(0x30);
     __m512i both = load_line(group + 64 + 256 * b + 64 * l);
     *x = _mm512_and_si512(both, low);
     *y = _mm512_and_si512(_mm512_srli_epi16(both, 4), low);
     if (cvq_type_has_codebook(type)) {
-        *x = _mm512_shuffle_epi8(table, *x);
-        *y = _mm512_shuffle_epi8(table, *y);
+        *x = _mm512_shuffle_epi8(t->table, *x);
+        *y = _mm512_shuffle_epi8(t->table, *y);
+    }
+    if (type == CVQ_TYPE_Q4H) {
+        *x = q4h_entries(*x, t->table, t->narrow, &scales->halves, 0);
+        *y = q4h_entries(*y, t->table, t->narrow, &scales->halves, 1);
     }
     if (type == CVQ_TYPE_Q6) { /* high bits: line l % 2, at bits 2 (l / 2) and 4 further up */
         __m512i h = load_line(group + 64 + 512 + 128 * b + 64 * (l % 2));
@@ -106,7 +123,8 @@ GEMM_INLINE void add_block(const int panels, const int rows, const block_scales 
 /* A block of 32 columns; scales and groups: of the panels. */
 GEMM_INLINE void block_of_32(const cvq_type type, const int panels, const int rows,
                              const block_scales *scales, const uint8_t *const *group,
-                             const size_t b, __m512i table, const gemm_rows *a, size_t k, sums *s) {
+                             const size_t b, const constants *t, const gemm_rows *a, size_t k,
+                             sums *s) {
     __m512i dot[GEMV_MAX_ROWS][GEMV_MAX_PANELS];
     GEMM_UNROLL for (int i = 0; i < rows; i++) {
         __m512i sum = broadcast4(&a->sum[((size_t)i * a->stride + k) / CVQ_ACT_SUM]);
@@ -116,7 +134,7 @@ GEMM_INLINE void block_of_32(const cvq_type type, const int panels, const int ro
     GEMM_UNROLL for (size_t l = 0; l < 4; l++) {
         __m512i x[GEMV_MAX_PANELS], y[GEMV_MAX_PANELS];
         GEMM_UNROLL for (int p = 0; p < panels; p++)
-            decode(type, group[p], b, l, table, &x[p], &y[p]);
+            decode(type, group[p], b, l, t, &scales[p], &x[p], &y[p]);
         GEMM_UNROLL for (int i = 0; i < rows; i++) {
             const int8_t *q = a->q + (size_t)i * a->stride + k + 4 * l;
             __m512i first = broadcast4(q), second = broadcast4(q + 16);
@@ -183,7 +201,7 @@ GEMM_INLINE void multiply(const cvq_type type, const int panels, const int rows,
             if (type == CVQ_TYPE_Q8)
                 block_of_128(panels, rows, scales, group, b, a, k + block * b, &s);
             else
-                block_of_32(type, panels, rows, scales, group, b, t.table, a, k + block * b, &s);
+                block_of_32(type, panels, rows, scales, group, b, &t, a, k + block * b, &s);
         }
     }
     GEMM_UNROLL for (int i = 0; i < rows; i++) {
@@ -197,3 +215,4 @@ GEMV_KERNEL(q6, Q6, 16x4__avx512)
 GEMV_KERNEL(q4t, Q4T, 16x4__avx512)
 GEMV_KERNEL(q4, Q4, 16x4__avx512)
 GEMV_KERNEL(q4s, Q4S, 16x4__avx512)
+GEMV_KERNEL(q4h, Q4H, 16x4__avx512)

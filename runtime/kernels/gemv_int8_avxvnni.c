@@ -8,13 +8,13 @@ GEMM_INLINE __m256i dot4(__m256i sum, __m256i codes, __m256i activations) {
 }
 
 GEMM_INLINE void multiply_block_of_32(const cvq_type type, const int panels, const int rows,
-                                      const uint8_t *const *group, const size_t b, __m256i table,
+                                      const uint8_t *const *group, const size_t b, const tables *t,
                                       const gemm_rows *a, size_t k,
                                       __m256i (*dot)[GEMV_MAX_PANELS][2]) {
     GEMM_UNROLL for (size_t l = 0; l < 4; l++) {
         GEMM_UNROLL for (int p = 0; p < panels; p++) {
             line x, y;
-            decode(type, group[p], b, l, table, &x, &y);
+            decode(type, group[p], b, l, t, &x, &y);
             GEMM_UNROLL for (int i = 0; i < rows; i++) {
                 const int8_t *q = a->q + (size_t)i * a->stride + k + 4 * l;
                 __m256i first = broadcast4(q), second = broadcast4(q + 16);
@@ -60,3 +60,4 @@ GEMV_KERNEL(q6, Q6, 16x4__avxvnni)
 GEMV_KERNEL(q4t, Q4T, 16x4__avxvnni)
 GEMV_KERNEL(q4, Q4, 16x4__avxvnni)
 GEMV_KERNEL(q4s, Q4S, 16x4__avxvnni)
+GEMV_KERNEL(q4h, Q4H, 16x4__avxvnni)

@@ -29,6 +29,7 @@ GEMM_INLINE __m256i zero_points(const cvq_type type, const cvq_panels *w, const 
     if (type == CVQ_TYPE_Q8) return _mm256_set1_epi32(0x10000 - 128);
     if (type == CVQ_TYPE_Q6) return _mm256_set1_epi32(0x10000 - 32);
     if (type == CVQ_TYPE_Q4) return _mm256_set1_epi32(0x10000 - 8);
+    if (type == CVQ_TYPE_Q4H) return _mm256_set1_epi32(0x10000 - CVQ_Q4H_ZERO);
     if (type == CVQ_TYPE_Q4S)
         return _mm256_add_epi16(q4s_offsets(q4s_lanes(group + 16 * b + 8 * h)),
                                 _mm256_set1_epi32((5 - w->codebook->zero) & 0xffff));
@@ -43,20 +44,40 @@ GEMM_INLINE __m256 scales_of(const cvq_type type, const uint8_t *head, const uin
                              const size_t b, const int h) {
     if (type == CVQ_TYPE_Q4S) return q4s_scales(head + 32 * h, group + 16 * b + 8 * h);
     const uint8_t *scales = group + 32 * b + 16 * h;
+    if (type == CVQ_TYPE_Q4H) return q4h_scales(q4h_lanes(scales));
     return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)scales));
+}
+
+/* What a type's codes stand for, in registers all along a panel. */
+typedef struct tables {
+    __m256i table, narrow; /* narrow: q4h */
+} tables;
+
+GEMM_INLINE tables tables_load(const cvq_type type, const cvq_panels *w) {
+    tables t = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+    if (cvq_type_has_codebook(type)) t.table = load_table(w->codebook->table);
+    if (type == CVQ_TYPE_Q4H) t.table = load_table(cvq_q4h_tables[0]);
+    if (type == CVQ_TYPE_Q4H) t.narrow = load_table(cvq_q4h_tables[1]);
+    return t;
 }
 
 /* Lines l and l + 4 (columns 4l.. and 16 + 4l..) of block b of a group. */
 GEMM_INLINE void decode(const cvq_type type, const uint8_t *group, const size_t b, const size_t l,
-                        __m256i table, line *x, line *y) {
+                        const tables *t, line *x, line *y) {
     const __m256i low = _mm256_set1_epi8(15), high = _mm256_set1_epi8(0x30);
     GEMM_UNROLL for (int h = 0; h < 2; h++) {
         __m256i both = load_half(group + 64 + 256 * b + 64 * l + 32 * h);
         __m256i first = _mm256_and_si256(both, low);
         __m256i second = _mm256_and_si256(_mm256_srli_epi16(both, 4), low);
         if (cvq_type_has_codebook(type)) {
-            first = _mm256_shuffle_epi8(table, first);
-            second = _mm256_shuffle_epi8(table, second);
+            first = _mm256_shuffle_epi8(t->table, first);
+            second = _mm256_shuffle_epi8(t->table, second);
+        }
+        if (type == CVQ_TYPE_Q4H) {
+            const __m256i lanes = q4h_lanes(group + 32 * b + 16 * h);
+            const q4h_half halves[2] = {q4h_half_of(lanes, 0), q4h_half_of(lanes, 1)};
+            first = q4h_entries(first, t->table, t->narrow, &halves[0]);
+            second = q4h_entries(second, t->table, t->narrow, &halves[1]);
         }
         if (type == CVQ_TYPE_Q6) { /* high bits: line l % 2, at bits 2 (l / 2) and 4 further up */
             __m256i bits = load_half(group + 64 + 512 + 128 * b + 64 * (l % 2) + 32 * h);
@@ -99,7 +120,7 @@ GEMM_INLINE void add_block(const cvq_type type, const int panels, const int rows
 /* The level's own: adds the products of a block to `dot`, where that of 128 columns has to see to
  * the zero point. k: the block's first column. */
 GEMM_INLINE void multiply_block_of_32(const cvq_type type, const int panels, const int rows,
-                                      const uint8_t *const *group, const size_t b, __m256i table,
+                                      const uint8_t *const *group, const size_t b, const tables *t,
                                       const gemm_rows *a, size_t k,
                                       __m256i (*dot)[GEMV_MAX_PANELS][2]);
 GEMM_INLINE void multiply_block_of_128(const int panels, const int rows,
@@ -108,7 +129,7 @@ GEMM_INLINE void multiply_block_of_128(const int panels, const int rows,
                                        __m256i (*dot)[GEMV_MAX_PANELS][2]);
 
 GEMM_INLINE void block_of_32(const cvq_type type, const int panels, const int rows,
-                             const cvq_panels *w, const places *at, const size_t b, __m256i table,
+                             const cvq_panels *w, const places *at, const size_t b, const tables *t,
                              const gemm_rows *a, size_t k, sums *s) {
     __m256i dot[GEMV_MAX_ROWS][GEMV_MAX_PANELS][2];
     GEMM_UNROLL for (int p = 0; p < panels; p++) {
@@ -118,7 +139,7 @@ GEMM_INLINE void block_of_32(const cvq_type type, const int panels, const int ro
                 zeros, broadcast4(&a->sum[((size_t)i * a->stride + k) / CVQ_ACT_SUM]));
         }
     }
-    multiply_block_of_32(type, panels, rows, at->group, b, table, a, k, dot);
+    multiply_block_of_32(type, panels, rows, at->group, b, t, a, k, dot);
     add_block(type, panels, rows, at, b, a, k, dot, s);
 }
 
@@ -134,10 +155,7 @@ GEMM_INLINE void multiply(const cvq_type type, const int panels, const int rows,
                           size_t ldc) {
     const size_t columns = gemv_columns(type), bytes = gemv_bytes(type);
     const size_t blocks = gemv_blocks(type), block = columns / blocks;
-    __m256i table = _mm256_setzero_si256();
-    if (cvq_type_has_codebook(type))
-        table = _mm256_broadcastsi128_si256(
-            _mm_loadu_si128((const __m128i *)(const void *)w->codebook->table));
+    const tables t = tables_load(type, w);
     places at;
     sums s;
     GEMM_UNROLL for (int p = 0; p < panels; p++) {
@@ -155,7 +173,7 @@ GEMM_INLINE void multiply(const cvq_type type, const int panels, const int rows,
             if (type == CVQ_TYPE_Q8)
                 block_of_128(panels, rows, &at, b, a, k + block * b, &s);
             else
-                block_of_32(type, panels, rows, w, &at, b, table, a, k + block * b, &s);
+                block_of_32(type, panels, rows, w, &at, b, &t, a, k + block * b, &s);
         }
     }
     GEMM_UNROLL for (int i = 0; i < rows; i++) {

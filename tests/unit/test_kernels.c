@@ -94,15 +94,24 @@ static bool outputs_equal(output *a, output *b) {
         if (scalar->entry[type])
 enum { MODE_RANDOM, MODE_ALL_ONES, MODE_ALL_ZERO, MODES };
 
-static uint16_t random_scale(void) {
-    switch (random_below(16)) {
-    case 0:
-        return (uint16_t)(random_bits() & 0x83ff); /* subnormal */
-    case 1:
-        return (uint16_t)(random_bits() & 0x8000);
-    default:
-        return cvq_f32_to_f16(random_float() * 0.01f);
-    }
+/* An f16 scale; ones and zeros: with q4t's largest or smallest offset. */
+static uint16_t random_half(int mode) {
+    const unsigned kind = (unsigned)random_below(16), bits = random_bits();
+    unsigned scale = cvq_f32_to_f16(random_float() * 0.01f);
+    if (kind == 0) scale = bits & 0x83ff; /* subnormal */
+    if (kind == 1) scale = bits & 0x8000;
+    if (mode == MODE_ALL_ONES) scale |= 31;
+    if (mode == MODE_ALL_ZERO) scale &= ~31u;
+    return (uint16_t)scale;
+}
+
+/* A word of q4h, of which any is valid; ones and zeros: with either table in each half, and the
+ * largest or smallest offset, so that under code 15 the wide table comes to 127. */
+static uint16_t random_word(int mode) {
+    const unsigned bits = random_bits();
+    return (uint16_t)(mode == MODE_ALL_ONES   ? bits | 0x77
+                      : mode == MODE_ALL_ZERO ? bits & ~0x77u
+                                              : bits);
 }
 
 static const cvq_codebook codebooks[] = {
@@ -136,9 +145,7 @@ static cvq_panels weights_new(cvq_type type, size_t panels, size_t k, int mode) 
             }
         } else {
             for (size_t i = 0; i < 2 * CVQ_PANEL_ROWS; i++) {
-                uint16_t scale = random_scale();
-                if (mode == MODE_ALL_ONES) scale |= 31;
-                if (mode == MODE_ALL_ZERO) scale = (uint16_t)(scale & ~31);
+                uint16_t scale = type == CVQ_TYPE_Q4H ? random_word(mode) : random_half(mode);
                 memcpy(group + 2 * i, &scale, 2);
             }
         }
