@@ -147,25 +147,57 @@ static cvq_status join(cvq_parts_reader *in, const uint8_t *begin, size_t size, 
     return status;
 }
 
+/* The first damage, and how to watch for it. */
+typedef struct watch {
+    cvq_progress progress;
+    uint64_t offset, size; /* 0: none */
+} watch;
+
+static void note_damage(void *context, size_t owner, uint64_t offset, uint64_t size) {
+    watch *w = context;
+    (void)owner;
+    if (w->size > 0) return;
+    w->offset = offset;
+    w->size = size;
+}
+
+static int show_progress(void *context, uint64_t done, uint64_t total) {
+    return cvq_progress_bytes(&((watch *)context)->progress, done, total);
+}
+
+/* What to fetch again: of parts that were only cut, those that hold the damage. */
+static cvq_status say_damaged(cvq_parts_reader *in, bool packed, const watch *w,
+                              const cvq_error *bad, cvq_error *err) {
+    char first[sizeof bad->where];
+    const char *name = cvq_parts_name_at(in, packed ? 0 : w->offset);
+    snprintf(first, sizeof first, "%s", name);
+    if (!packed && w->size > 0) name = cvq_parts_name_at(in, w->offset + w->size - 1);
+    if (strcmp(name, first) == 0)
+        return cvq_fail(err, bad->code, first, "what it holds is damaged (%s); fetch it again",
+                        bad->message);
+    return cvq_fail(err, bad->code, first, "what it and %s hold is damaged (%s); fetch them again",
+                    name, bad->message);
+}
+
 /* A whole .cvq file, every byte right, and with the id that was promised (if one was). */
 static cvq_status check_result(const arguments *args, const char *temp, const uint8_t *promised,
-                               const char *in, uint8_t id[CVQ_ID_BYTES], cvq_error *err) {
+                               cvq_parts_reader *parts, uint8_t id[CVQ_ID_BYTES], cvq_error *err) {
+    const char *in = args->common.operands[0];
     cvq_reader *r = NULL;
-    cvq_progress progress;
+    watch w = {.size = 0};
     cvq_error bad = {0};
-    cvq_progress_init(&progress, &args->common);
-    cvq_progress_begin(&progress, "verifying", "bytes");
+    cvq_progress_init(&w.progress, &args->common);
+    cvq_progress_begin(&w.progress, "verifying", "bytes");
     cvq_status status = cvq_reader_open(&r, temp, &bad);
     if (status == CVQ_OK)
-        status =
-            cvq_reader_verify(r, args->common.threads, NULL, cvq_progress_bytes, &progress, &bad);
+        status = cvq_reader_verify(r, args->common.threads, note_damage, show_progress, &w, &bad);
     cvq_progress_erase();
     if (status == CVQ_CANCELLED) {
         cvq_fail(err, status, in, "verifying was stopped");
     } else if (status == CVQ_IO || status == CVQ_OUT_OF_MEMORY || status == CVQ_INTERNAL) {
         cvq_fail(err, status, bad.where, "%s", bad.message);
     } else if (status != CVQ_OK) {
-        cvq_fail(err, status, in, "what it holds is damaged (%s); fetch it again", bad.message);
+        status = say_damaged(parts, promised != NULL, &w, &bad, err);
     } else {
         memcpy(id, cvq_reader_id(r), CVQ_ID_BYTES);
         if (promised && memcmp(id, promised, CVQ_ID_BYTES) != 0)
@@ -205,7 +237,7 @@ static cvq_status unpack(const arguments *args, cvq_error *err) {
                     : join(&in, header, got, &out, err);
     cvq_progress_erase();
     if (status == CVQ_OK)
-        status = check_result(args, out.temp, packed ? promised : NULL, path, id, err);
+        status = check_result(args, out.temp, packed ? promised : NULL, &in, id, err);
     if (status == CVQ_OK) status = cvq_output_commit(&out, err);
     if (status == CVQ_OK && !args->common.quiet)
         cvq_say_written(stdout, args->common.operands[1], id);

@@ -94,7 +94,8 @@ cvq_status cvq_parts_open(cvq_parts_reader *r, const char *path, cvq_error *err)
 }
 
 static cvq_status next_input(cvq_parts_reader *r, cvq_error *err) {
-    if (r->suffix == 0 || r->part == 999) {
+    r->ends[r->part] = r->done;
+    if (r->suffix == 0 || r->part == CVQ_LAST_PART) {
         r->ended = true;
         return CVQ_OK;
     }
@@ -114,8 +115,16 @@ cvq_status cvq_parts_read(void *reader, void *data, size_t size, size_t *got, cv
         if (n < 0) return cvq_fail_errno(err, r->path, "cannot read");
         if (n == 0) CVQ_TRY(next_input(r, err));
         *got += (size_t)n;
+        r->done += (uint64_t)n;
     }
     return CVQ_OK;
+}
+
+const char *cvq_parts_name_at(cvq_parts_reader *r, uint64_t offset) {
+    unsigned part = 1;
+    while (part < r->part && r->ends[part] <= offset) part++;
+    if (r->suffix) snprintf(r->path + r->suffix, 4, "%03u", part % 1000);
+    return r->path;
 }
 
 void cvq_parts_close(cvq_parts_reader *r) {

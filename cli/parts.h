@@ -9,6 +9,7 @@
 #include "cli/output.h"
 
 #define CVQ_MAX_PARTS CVQ_MAX_TEMP_FILES
+#define CVQ_LAST_PART 999 /* three digits */
 
 typedef struct cvq_parts_writer {
     const char *path;
@@ -38,11 +39,16 @@ typedef struct cvq_parts_reader {
     size_t suffix; /* where the number begins in path; 0: no parts */
     unsigned part; /* its number */
     bool ended;
+    uint64_t done;                    /* bytes read of all parts */
+    uint64_t ends[CVQ_LAST_PART + 1]; /* of part i: where it ends in all of them joined */
 } cvq_parts_reader;
 
 cvq_status cvq_parts_open(cvq_parts_reader *r, const char *path, cvq_error *err);
 /* A cvq_pack_read_fn: context is the reader. */
 cvq_status cvq_parts_read(void *reader, void *data, size_t size, size_t *got, cvq_error *err);
+/* The file that holds this byte of what was read: the part's name, or the only file's. Valid until
+ * the next call. */
+const char *cvq_parts_name_at(cvq_parts_reader *r, uint64_t offset);
 void cvq_parts_close(cvq_parts_reader *r);
 
 #endif
