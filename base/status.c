@@ -57,3 +57,9 @@ cvq_status cvq_fail_errno(cvq_error *err, const char *where, const char *format,
     }
     return code;
 }
+
+cvq_status cvq_fail_within(cvq_error *err, const char *where, const cvq_error *problem) {
+    if (!problem->where[0] || strcmp(problem->where, where) == 0)
+        return cvq_fail(err, problem->code, where, "%s", problem->message);
+    return cvq_fail(err, problem->code, where, "%s: %s", problem->where, problem->message);
+}

@@ -21,6 +21,10 @@ cvq_status cvq_fail(cvq_error *err, cvq_status code, const char *where, const ch
 cvq_status cvq_fail_errno(cvq_error *err, const char *where, const char *format, ...)
     CVQ_PRINTF(3, 4);
 
+/* What is wrong with a part of something (problem->where), said of the whole: where, and "PART:
+ * message". */
+cvq_status cvq_fail_within(cvq_error *err, const char *where, const cvq_error *problem);
+
 /* Pass a failure on. Only where nothing has to be released; otherwise one `goto done`. */
 #define CVQ_TRY(expression)                                                                        \
     do {                                                                                           \

@@ -220,6 +220,27 @@ static cvq_status parse_tensors(parser *p, const cJSON *tensors) {
     return CVQ_OK;
 }
 
+static int compare_names(const void *a, const void *b) {
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* Damage is told by the tensor's name. */
+static cvq_status check_names(const parser *p) {
+    const size_t count = p->m->num_tensors;
+    void *memory = NULL;
+    CVQ_TRY(cvq_alloc(&memory, count, sizeof(const char *), "a manifest", p->err));
+    const char **names = memory;
+    for (size_t i = 0; i < count; i++) names[i] = p->m->tensors[i].name;
+    qsort(names, count, sizeof *names, compare_names);
+    cvq_status status = CVQ_OK;
+    for (size_t i = 1; status == CVQ_OK && i < count; i++)
+        if (strcmp(names[i - 1], names[i]) == 0)
+            status = cvq_fail(p->err, CVQ_FORMAT, p->where,
+                              "manifest: the tensor %.200s stands twice", names[i]);
+    free(memory);
+    return status;
+}
+
 /* How many strings stand in all arrays "sha256": room for the hashes. */
 static uint64_t count_hashes(const cJSON *head, const cJSON *tensors) {
     uint64_t n = (uint64_t)cJSON_GetArraySize(cJSON_GetObjectItemCaseSensitive(head, "sha256"));
@@ -256,6 +277,7 @@ static cvq_status parse_all(parser *p, const cJSON *root) {
     p->m->hashes = p->next_hash = memory;
     CVQ_TRY(parse_part(p, head, "the head", CVQ_OWNER_HEAD, 0));
     CVQ_TRY(parse_tensors(p, tensors));
+    CVQ_TRY(check_names(p));
     if (p->m->extents.end != p->m->file_bytes)
         return cvq_fail(p->err, CVQ_FORMAT, p->where,
                         "manifest: the last tensor does not end with the file");

@@ -76,7 +76,11 @@ cvq_status cvq_second_moments_file_open(cvq_second_moments_file **out, const cha
     cvq_status status = cvq_safetensors_open(&f->file, path, err);
     if (status == CVQ_OK) status = cvq_alloc(&views, f->count, sizeof *f->views, path, err);
     f->views = views;
-    if (status == CVQ_OK) status = read_views(f, config, err);
+    cvq_error problem = {0};
+    if (status == CVQ_OK) {
+        status = read_views(f, config, &problem);
+        if (status != CVQ_OK) status = cvq_fail_within(err, path, &problem);
+    }
     if (status == CVQ_OK) status = cvq_calibration_hash(f->file, f->hash, err);
     if (status == CVQ_OK)
         *out = f;

@@ -37,9 +37,10 @@ static cvq_status read_mean(float **out, const cvq_tensor_spec *spec, const cvq_
                         "calibrate with this model",
                         (unsigned long long)spec->cols);
     if (tokens->dtype != CVQ_ST_I64 || tokens->ndim != 1 || tokens->dims[0] != 1)
-        return cvq_fail(err, CVQ_FORMAT, tokens->name, "must be I64 [1]");
+        return cvq_fail(err, CVQ_FORMAT, tokens->name, "must be I64 [1]; calibrate again");
     const uint64_t count = cvq_load_le(tokens->data, 8);
-    if (count > INT64_MAX) return cvq_fail(err, CVQ_FORMAT, tokens->name, "is negative");
+    if (count > INT64_MAX)
+        return cvq_fail(err, CVQ_FORMAT, tokens->name, "is negative; calibrate again");
     void *memory = NULL;
     CVQ_TRY(cvq_alloc(&memory, spec->cols, sizeof(float), sum->name, err));
     float *mean = memory;
@@ -126,7 +127,9 @@ cvq_status cvq_importance_open(cvq_importance **out, const char *path,
     if (status != CVQ_OK) goto done;
     imp->count = count;
     imp->mean = means;
-    status = read_all(imp, file, config, err);
+    cvq_error problem = {0};
+    status = read_all(imp, file, config, &problem);
+    if (status != CVQ_OK) status = cvq_fail_within(err, path, &problem);
     if (status == CVQ_OK) status = cvq_calibration_hash(file, imp->hash, err);
 done:
     cvq_safetensors_close(file);

@@ -99,8 +99,9 @@ static void refused(content c, const char *named) {
     write_file(&c);
     CHECK_SAY(cvq_importance_open(&imp, path, &config, &err) == CVQ_FORMAT && imp == NULL, "%s",
               named);
-    CHECK_SAY(strcmp(err.where, named) == 0, "\"%s\" (%s), not \"%s\"", err.where, err.message,
-              named);
+    CHECK_SAY(strcmp(err.where, path) == 0 && strstr(err.message, named) == err.message &&
+                  err.message[strlen(named)] == ':',
+              "\"%s\" (%s), not \"%s\"", err.where, err.message, named);
     cvq_importance_free(imp);
 }
 

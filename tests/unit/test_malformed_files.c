@@ -254,7 +254,7 @@ static const malformation malformations[] = {
       "tensor 2 has another name than model.layers.0.self_attn.language_expert_query"),
     M(name_tail, FORMAT, "tensor 2 has another name"),
     M(names_swapped, FORMAT, "tensor 5 has another name"),
-    M(type_unknown, UNSUPPORTED, "type number 7"),
+    M(type_unknown, UNSUPPORTED, "which this program does not know"),
     M(type_huge, UNSUPPORTED, "type number 4278190084"),
     M(type_of_norm, FORMAT, "input_layernorm.weight: type bf16 is not allowed"),
     M(type_of_matrix, FORMAT, "type f32 is not allowed"),
