@@ -98,7 +98,7 @@ static cvq_status open_attention(attention_bench *a, cvq_bench *b, bool fast, cv
     CVQ_TRY(cvq_alloc(&p, tokens, d * sizeof(float), "tokens", err));
     a->out = p;
     cvq_synthetic_values(3, a->qkv, tokens * 3 * d);
-    if (fast) return cvq_kv_int8_alloc(&a->kv_int8, heads, d / heads, tokens, err);
+    if (fast) return cvq_kv_int8_alloc(&a->kv_int8, heads, d / heads, tokens, "tokens", err);
     CVQ_TRY(cvq_alloc(&p, tokens, sizeof(size_t), "tokens", err));
     a->visible = p;
     CVQ_TRY(cvq_kv_reserve(&a->kv, tokens, err));
@@ -120,14 +120,15 @@ static void close_attention(attention_bench *a) {
 }
 
 /* As runtime/vision.c calls it. */
-static void attend(const attention_bench *a, const cvq_model_config *c) {
+static void attend(attention_bench *a, const cvq_model_config *c) {
     size_t tokens = c->vit_num_positions, d = c->vit_hidden_size, heads = c->vit_num_heads;
     float scale = 1.0f / sqrtf((float)(d / heads));
+    cvq_kv_rows rows = {a->qkv + d, a->qkv + 2 * d, 3 * d, tokens};
     cvq_attention_int8_call fast = {.kv = &a->kv_int8,
                                     .q = a->qkv,
-                                    .k = a->qkv + d,
-                                    .v = a->qkv + 2 * d,
-                                    .ld = 3 * d,
+                                    .ldq = 3 * d,
+                                    .queries = tokens,
+                                    .heads = heads,
                                     .scale = scale,
                                     .out = a->out,
                                     .ldo = d};
@@ -140,13 +141,15 @@ static void attend(const attention_bench *a, const cvq_model_config *c) {
                                 .scale = scale,
                                 .out = a->out,
                                 .ldo = d};
-    if (a->e.fast)
-        cvq_attention_int8(&a->e, &fast);
-    else
+    if (!a->e.fast) {
         cvq_attention(&a->e, &exact);
+        return;
+    }
+    cvq_kv_int8_store(&a->e, &a->kv_int8, &rows);
+    cvq_attention_int8(&a->e, &fast);
 }
 
-static cvq_status measure_attention(cvq_bench *b, const attention_bench *a, cvq_error *err) {
+static cvq_status measure_attention(cvq_bench *b, attention_bench *a, cvq_error *err) {
     size_t tokens = b->config.vit_num_positions, d = b->config.vit_hidden_size;
     attend(a, &b->config);
     cvq_bench_times t = {0};

@@ -92,7 +92,9 @@ static cvq_status memory_alloc(vision_memory *m, const vision_sizes *s, bool fas
     CVQ_TRY(cvq_alloc(&p, s->hidden_floats, sizeof(float), "vision encoder", err));
     m->hidden = p;
     CVQ_TRY(cvq_alloc(&m->act, s->act_bytes, 1, "vision encoder", err));
-    if (fast) return cvq_kv_int8_alloc(&m->kv_int8, s->heads, s->d / s->heads, s->tokens, err);
+    if (fast)
+        return cvq_kv_int8_alloc(&m->kv_int8, s->heads, s->d / s->heads, s->tokens,
+                                 "vision encoder", err);
     CVQ_TRY(cvq_alloc(&p, s->tokens, sizeof(size_t), "vision encoder", err));
     m->visible = p;
     for (size_t i = 0; i < s->tokens; i++) m->visible[i] = s->tokens;
@@ -161,7 +163,7 @@ static void store_row(void *context, const cvq_engine *e, size_t row) {
 }
 
 /* m->qkv to m->y */
-static void attend_exact(const cvq_engine *e, const vision_sizes *s, const vision_memory *m,
+static void attend_exact(const cvq_engine *e, const vision_sizes *s, vision_memory *m,
                          float scale) {
     store_job store = {&m->kv, m->qkv, s->d};
     cvq_engine_rows(e, s->tokens, store_row, &store);
@@ -177,13 +179,14 @@ static void attend_exact(const cvq_engine *e, const vision_sizes *s, const visio
     cvq_attention(e, &call);
 }
 
-static void attend_fast(const cvq_engine *e, const vision_sizes *s, const vision_memory *m,
-                        float scale) {
+static void attend_fast(const cvq_engine *e, const vision_sizes *s, vision_memory *m, float scale) {
+    cvq_kv_rows tokens = {m->qkv + s->d, m->qkv + 2 * s->d, 3 * s->d, s->tokens};
+    cvq_kv_int8_store(e, &m->kv_int8, &tokens);
     cvq_attention_int8_call call = {.kv = &m->kv_int8,
                                     .q = m->qkv,
-                                    .k = m->qkv + s->d,
-                                    .v = m->qkv + 2 * s->d,
-                                    .ld = 3 * s->d,
+                                    .ldq = 3 * s->d,
+                                    .queries = s->tokens,
+                                    .heads = s->heads,
                                     .scale = scale,
                                     .out = m->y,
                                     .ldo = s->d};

@@ -65,11 +65,15 @@ static void score_quad(const cvq_attention_block *kv, size_t quad, const uint8_t
     }
 }
 
-/* The scalar code's maximum where the row does not see all that was computed. */
+/* The maximum where the row does not see all that was computed; 0 where it sees nothing. */
 static float largest_seen(const float *scores, size_t seen) {
-    float largest = seen > 0 ? scores[0] : 0;
-    for (size_t j = 1; j < seen; j++) largest = scores[j] > largest ? scores[j] : largest;
-    return largest;
+    __m512 largest = _mm512_set1_ps(-3e38f);
+    if (seen == 0) return 0;
+    for (size_t j = 0; j < seen; j += 16) {
+        __mmask16 lanes = (__mmask16)(seen - j >= 16 ? 0xffffu : (1u << (seen - j)) - 1);
+        largest = _mm512_mask_max_ps(largest, lanes, _mm512_load_ps(scores + j), largest);
+    }
+    return _mm512_reduce_max_ps(largest);
 }
 
 GEMM_INLINE __m512 exp2_5(__m512 x) {

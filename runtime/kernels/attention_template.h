@@ -46,9 +46,13 @@ static void score_panel(const cvq_attention_block *kv, size_t panel, const tile_
     }
 }
 
+/* The maximum where the row does not see all that was computed; 0 where it sees nothing. */
 static float largest_of(const float *scores, size_t seen) {
-    float largest = seen > 0 ? scores[0] : 0;
-    for (size_t j = 1; j < seen; j++) largest = scores[j] > largest ? scores[j] : largest;
+    V most = v_set(-3e38f);
+    size_t j = 0;
+    for (; j + W <= seen; j += W) most = v_max(v_load(scores + j), most);
+    float largest = seen > 0 ? v_largest(most) : 0;
+    for (; j < seen; j++) largest = scores[j] > largest ? scores[j] : largest;
     return largest;
 }
 

@@ -87,8 +87,23 @@ typedef void cvq_transpose16_fn(const float *x, size_t ld, size_t n, size_t d, f
 typedef void cvq_f32_to_f16_fn(const float *x, size_t n, uint16_t *out);
 typedef void cvq_f16_to_f32_fn(const uint16_t *x, size_t n, float *out);
 
+/* Where 16 lanes go in int8: a line is 64 bytes, 16 lanes x 4 rows. */
+typedef struct cvq_lane_codes {
+    int8_t *lines;     /* [n / 4, rounded up] */
+    size_t line_bytes; /* from one line to the next */
+    float *scale;      /* [16] */
+    int32_t *start;    /* [16] -128 x the sum of a lane's codes; or NULL */
+} cvq_lane_codes;
+
+/* fast: n rows of 16 lanes (row stride ld floats), less mean ([n] if it is one of rows, else [16]),
+ * to int8 with one scale a lane: scale = max / 127, code = the integer nearest to (x - mean) x (127
+ * / max), 0 for rows that fill up the last line. A lane of nothing larger than 2^-100 becomes zeros
+ * with scale 0; one that holds a NaN or an infinity zeros with scale NaN. Bit-exact. */
+typedef void cvq_quantize_lanes_fn(const float *x, size_t ld, size_t n, const float *mean,
+                                   bool mean_of_rows, const cvq_lane_codes *out);
+
 /* A block of keys and values of one head in int8, as fast attention reads it. A line is 64 bytes:
- * 16 lanes x 4. Places without a key hold zeros. */
+ * 16 lanes x 4. What places without a key hold is of no importance, but it is there. */
 #define CVQ_ATTENTION_KEYS 256
 #define CVQ_ATTENTION_ROWS 6    /* rows come in multiples of this */
 #define CVQ_ATTENTION_STEPS 192 /* at most */
@@ -139,6 +154,7 @@ typedef struct cvq_kernels {
     cvq_transpose16_fn *transpose16;
     cvq_f32_to_f16_fn *f32_to_f16;
     cvq_f16_to_f32_fn *f16_to_f32;
+    cvq_quantize_lanes_fn *quantize_lanes;
     cvq_attend_int8_fn *attend_int8;
 } cvq_kernels;
 

@@ -156,6 +156,7 @@ static void bench_rows(const cvq_kernels *t) {
     size_t n = 4096;
     float *x = bench_alloc(4 * n), *y = bench_alloc(4 * n), *o = bench_alloc(64 * n);
     cvq_act8 act = {bench_alloc(n), bench_alloc(n), bench_alloc(n), n};
+    cvq_lane_codes lanes = {act.q, 64, act.scale, NULL};
     volatile float sink = 0;
     BENCH_ROW("rms_norm", t->rms_norm(x, y, 1e-5f, n, o));
     BENCH_ROW("layer_norm", t->layer_norm(x, y, y, 1e-5f, n, o));
@@ -170,6 +171,7 @@ static void bench_rows(const cvq_kernels *t) {
     BENCH_ROW("f32_to_f16", t->f32_to_f16(x, n, (uint16_t *)(void *)o));
     BENCH_ROW("f16_to_f32", t->f16_to_f32((const uint16_t *)(const void *)x, n, o));
     BENCH_ROW("quantize_rows", t->quantize_rows(x, n, 1, n, &act));
+    BENCH_ROW("quantize_lanes", t->quantize_lanes(x, 16, n / 16, y, false, &lanes));
     (void)sink;
     free(x);
     free(y);

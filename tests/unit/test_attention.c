@@ -152,12 +152,14 @@ static void run_int8(const problem *p, cvq_cpu_level level, int threads, float *
     cvq_engine e;
     cvq_kv_int8 kv;
     CHECK(cvq_engine_open(&e, cvq_kernels_for(level), threads, true, &never, NULL) == CVQ_OK);
-    CHECK(cvq_kv_int8_alloc(&kv, p->heads, p->d, p->queries, NULL) == CVQ_OK);
+    CHECK(cvq_kv_int8_alloc(&kv, p->kv_heads, p->d, p->keys, "test", NULL) == CVQ_OK);
+    cvq_kv_rows rows = {p->k, p->v, width, p->keys};
+    cvq_kv_int8_store(&e, &kv, &rows);
     cvq_attention_int8_call call = {.kv = &kv,
                                     .q = p->q,
-                                    .k = p->k,
-                                    .v = p->v,
-                                    .ld = width,
+                                    .ldq = width,
+                                    .queries = p->queries,
+                                    .heads = p->heads,
                                     .scale = 1.0f / sqrtf((float)p->d),
                                     .out = out,
                                     .ldo = width};

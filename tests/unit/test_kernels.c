@@ -394,6 +394,48 @@ static void test_attend_int8(void) {
                 compare_attention(sizes[t], rows, mode);
 }
 
+/* Lanes of all sorts: a spike, nothing at all, what is too small to count, what is not finite. */
+static void spoil_lane(float *x, size_t ld, size_t n, float factor) {
+    for (size_t i = 0; i < n; i++) x[i * ld] *= factor;
+    if (random_below(5) == 0) x[random_below(n) * ld] = random_below(2) ? NAN : -INFINITY;
+    if (random_below(5) == 0) x[random_below(n) * ld] *= 1e6f;
+}
+
+static void compare_quantize_lanes(size_t n, bool mean_of_rows) {
+    static const float factors[] = {1, 0, 1e-32f, 1e30f};
+    size_t ld = 16 + random_below(9), lines = (n + 3) / 4, line_bytes = 64 + 64 * random_below(2);
+    size_t means = mean_of_rows ? n : 16;
+    float *x = allocate((n * ld + 1) * 4), *mean = allocate(means * 4);
+    bool centred = random_below(2);
+    for (size_t i = 0; i < n * ld + 1; i++) x[i] = random_float();
+    for (size_t i = 0; i < means; i++) mean[i] = centred ? 3 * random_float() : 0;
+    for (size_t lane = 0; lane < 16 && !centred; lane++)
+        spoil_lane(x + 1 + lane, ld, n, factors[random_below(4)]);
+    output got[2][3];
+    for (int which = 0; which < 2; which++) {
+        output *o = got[which];
+        o[0] = output_new((lines - 1) * line_bytes + 64, 0);
+        o[1] = output_new(64, 4);
+        o[2] = output_new(64, 4);
+        cvq_lane_codes out = {(int8_t *)o[0].data, line_bytes, floats(&o[1]),
+                              mean_of_rows ? (int32_t *)(void *)o[2].data : NULL};
+        (which ? tested : scalar)->quantize_lanes(x + 1, ld, n, mean, mean_of_rows, &out);
+        for (size_t lane = 0; lane < 16; lane++) /* a NaN is a NaN */
+            if (isnan(floats(&o[1])[lane])) floats(&o[1])[lane] = -1;
+    }
+    for (int i = 0; i < 3; i++)
+        CHECK_SAY(outputs_equal(&got[0][i], &got[1][i]), "n %zu, %s, output %d", n,
+                  mean_of_rows ? "keys" : "values", i);
+    free(x);
+    free(mean);
+}
+
+static void test_quantize_lanes(void) {
+    static const size_t rows[] = {1, 2, 3, 4, 7, 40, 112, 128, 255, 256};
+    for (size_t t = 0; t < sizeof rows / sizeof *rows; t++)
+        for (int round = 0; round < 20; round++) compare_quantize_lanes(rows[t], round % 2);
+}
+
 /* Rows -------------------------------------------------------------------------------------------
  */
 
@@ -631,6 +673,7 @@ int main(int argc, char **argv) {
         RUN(test_gemm_int8);
         RUN(test_gemv_int8);
         RUN(test_attend_int8);
+        RUN(test_quantize_lanes);
         RUN(test_norms);
         RUN(test_activations);
         RUN(test_exp_sum);
