@@ -25,11 +25,11 @@ cvq_matrix cvq_matrix_rows(const cvq_matrix *w, size_t first, size_t count) {
     return part;
 }
 
-/* Padded columns of int8 activations. A multiple of 4,096 would put all rows of a tile into the
- * same cache sets, so those get one group more. */
+/* Padded columns of int8 activations: an odd number of groups, for a multiple of a large power of 2
+ * would put the same columns of all rows into few cache sets. */
 static size_t act_stride(size_t cols) {
     size_t stride = cvq_round_up(cols, CVQ_MAX_GROUP);
-    return stride % 4096 ? stride : stride + CVQ_MAX_GROUP;
+    return stride / CVQ_MAX_GROUP % 2 ? stride : stride + CVQ_MAX_GROUP;
 }
 
 /* q [rows][stride] | scale [rows][stride / 128] | sum [rows][stride / 32] */

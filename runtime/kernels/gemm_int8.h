@@ -28,30 +28,50 @@ typedef struct gemm_chunk {
     int32_t zero;                                     /* to be subtracted from every code */
 } gemm_chunk;
 
-/* The same columns of the activations, from the tile's first row on. */
+/* Activations from a row and column on. */
 typedef struct gemm_rows {
-    const int8_t *q;    /* row stride: stride (times the plan's activation_bytes) */
+    const int8_t *q;    /* row stride: stride */
     const float *scale; /* stride / 128 */
     const int32_t *sum; /* stride / 32 */
     size_t stride;
 } gemm_rows;
-/* Brings one row's activations of a chunk into the form that the tiles read. */
+
+/* A tile's activations: the columns of its chunk. */
+typedef struct gemm_tile_rows {
+    const int8_t *q; /* as they are, or as the plan packs them */
+    size_t stride;   /* of q's rows */
+    const float *scale;
+    size_t scale_stride;
+    const int32_t *start; /* what a block's sums start from: -zero x (sum of the activations); row
+                             stride GEMM_CHUNK_BLOCKS */
+} gemm_tile_rows;
+
+/* Brings one row's activations of a chunk into another form: GEMM_CHUNK x activation_bytes. */
 typedef void gemm_pack_fn(const int8_t *q, int8_t *out);
+/* The start values of so many rows; sums: of 32 columns each. */
+typedef void gemm_start_fn(const int32_t *sums, size_t stride, size_t rows, int32_t zero,
+                           int32_t *out);
 
 /* data: the panel's groups from the chunk's first column on; w for the codebook. columns and head
  * are set. */
 typedef void gemm_unpack_fn(const cvq_panels *w, const uint8_t *data, gemm_chunk *out);
 /* first: c starts from 0. w: as many chunks, side by side, as the tile has panels. */
-typedef void gemm_tile_fn(const gemm_chunk *w, const gemm_rows *a, float *c, size_t ldc,
+typedef void gemm_tile_fn(const gemm_chunk *w, const gemm_tile_rows *a, float *c, size_t ldc,
                           bool first);
 
 typedef struct gemm_plan {
     gemm_unpack_fn *unpack;
-    gemm_pack_fn *pack;                                 /* NULL: copied */
+    gemm_start_fn *start;
+    gemm_pack_fn *pack;                                 /* NULL: activations are read in place */
     size_t activation_bytes;                            /* 1 or 2 */
     size_t rows, panels;                                /* of the largest tile */
     gemm_tile_fn *tile[GEMM_MAX_PANELS][GEMM_MAX_ROWS]; /* [panels - 1][rows - 1] */
 } gemm_plan;
+
+/* gemm_start_fn for a level without its own. */
+void cvq_gemm_start_32(const int32_t *sums, size_t stride, size_t rows, int32_t zero, int32_t *out);
+void cvq_gemm_start_128(const int32_t *sums, size_t stride, size_t rows, int32_t zero,
+                        int32_t *out);
 
 void cvq_gemm_int8_run(const gemm_plan *plan, const cvq_panels *w, size_t panel0, size_t num_panels,
                        const cvq_act8 *a, size_t row0, size_t m, float *c, size_t ldc);

@@ -177,12 +177,8 @@ GEMM_INLINE void unpack_q4h(const cvq_panels *w, const uint8_t *data, gemm_chunk
     out->zero = CVQ_Q4H_ZERO - 128;
 }
 
-/* -zero x (sum of a block's activations): where the accumulators start. */
-GEMM_INLINE int32_t start_value(const gemm_chunk *w, const gemm_rows *a, size_t i, size_t b,
-                                const size_t block) {
-    const int32_t *sums = a->sum + i * (a->stride / CVQ_ACT_SUM) + b * block / CVQ_ACT_SUM;
-    int32_t sum = block == 128 ? vaddvq_s32(vld1q_s32(sums)) : *sums;
-    return -w->zero * sum;
+GEMM_INLINE int32_t start_value(const gemm_tile_rows *a, size_t i, size_t b) {
+    return a->start[i * GEMM_CHUNK_BLOCKS + b];
 }
 
 /* The end of a block: four rows of a panel's sums of one row of activations into c. */
@@ -193,8 +189,8 @@ GEMM_INLINE void add_block(int32x4_t dot, const float *weight_scale, float scale
     vst1q_f32(c, vfmaq_f32(before, s, vcvtq_f32_s32(dot)));
 }
 
-GEMM_INLINE float scale_of(const gemm_rows *a, size_t i, size_t b, const size_t block) {
-    return a->scale[i * (a->stride / CVQ_ACT_BLOCK) + b * block / CVQ_ACT_BLOCK];
+GEMM_INLINE float scale_of(const gemm_tile_rows *a, size_t i, size_t b, const size_t block) {
+    return a->scale[i * a->scale_stride + b * block / CVQ_ACT_BLOCK];
 }
 
 #endif

@@ -118,14 +118,15 @@ GEMM_INLINE void multiply_two_lines(__m256i dot[2], __m256i top, __m256i bottom,
 
 /* Block b of 32 columns, from the start values to 32-bit sums. */
 GEMM_INLINE void multiply_block(const cvq_type type, const int rows, const gemm_chunk *w, size_t b,
-                                int32_t (*start)[GEMM_CHUNK_BLOCKS], const int8_t *q,
+                                const int32_t *start, const int8_t *q, size_t stride,
                                 __m256i (*dot)[2]) {
     const __m256i ones = _mm256_set1_epi16(1);
     const uint8_t *line = w->lines + 512 * b;
     GEMM_UNROLL for (int i = 0; i < rows; i++) {
         GEMM_UNROLL for (int h = 0; h < 2; h++) {
-            dot[i][h] =
-                type == CVQ_TYPE_Q4 ? _mm256_setzero_si256() : _mm256_set1_epi32(start[i][b]);
+            dot[i][h] = type == CVQ_TYPE_Q4
+                            ? _mm256_setzero_si256()
+                            : _mm256_set1_epi32(start[i * GEMM_CHUNK_BLOCKS + (int)b]);
             /* 16-bit zero points and sums: the high halves of the zeros' lanes may be -1, so they
              * are cleared. */
             if (type == CVQ_TYPE_Q4T)
@@ -137,7 +138,7 @@ GEMM_INLINE void multiply_block(const cvq_type type, const int rows, const gemm_
     GEMM_UNROLL for (int l = 0; l < 8; l += type == CVQ_TYPE_Q6 ? 2 : 1) {
         const __m256i top = load_half(line + 64 * l), bottom = load_half(line + 64 * l + 32);
         GEMM_UNROLL for (int i = 0; i < rows; i++) {
-            const int8_t *four = q + GEMM_CHUNK * i + 4 * l;
+            const int8_t *four = q + (size_t)i * stride + 4 * l;
             if (type == CVQ_TYPE_Q4)
                 multiply_narrow(dot[i], top, bottom, four);
             else if (type == CVQ_TYPE_Q4T || type == CVQ_TYPE_Q4H)
@@ -150,16 +151,16 @@ GEMM_INLINE void multiply_block(const cvq_type type, const int rows, const gemm_
     if (type != CVQ_TYPE_Q4) return;
     GEMM_UNROLL for (int i = 0; i < rows; i++) {
         GEMM_UNROLL for (int h = 0; h < 2; h++) dot[i][h] =
-            _mm256_add_epi32(_mm256_madd_epi16(dot[i][h], ones), _mm256_set1_epi32(start[i][b]));
+            _mm256_add_epi32(_mm256_madd_epi16(dot[i][h], ones),
+                             _mm256_set1_epi32(start[i * GEMM_CHUNK_BLOCKS + (int)b]));
     }
 }
 
 /* Block b of 128 columns. */
 GEMM_INLINE void multiply_wide_block(const int rows, const gemm_chunk *w, size_t b,
-                                     int32_t (*start)[GEMM_CHUNK_BLOCKS], const int8_t *q,
-                                     __m256i (*dot)[2]) {
+                                     const int32_t *start, const int8_t *q, __m256i (*dot)[2]) {
     GEMM_UNROLL for (int i = 0; i < rows; i++) dot[i][0] = dot[i][1] =
-        _mm256_set1_epi32(start[i][b]);
+        _mm256_set1_epi32(start[i * GEMM_CHUNK_BLOCKS + (int)b]);
     const uint8_t *line = w->lines + 4096 * b;
     for (int l = 0; l < 32; l += 4, line += 512, q += 16) {
         GEMM_UNROLL for (int j = 0; j < 8; j++) { /* of each line even columns, then odd ones */
@@ -170,21 +171,18 @@ GEMM_INLINE void multiply_wide_block(const int rows, const gemm_chunk *w, size_t
     }
 }
 
-GEMM_INLINE void tile(const cvq_type type, const int rows, const gemm_chunk *w, const gemm_rows *a,
-                      float *c, size_t ldc, bool first) {
+GEMM_INLINE void tile(const cvq_type type, const int rows, const gemm_chunk *w,
+                      const gemm_tile_rows *a, float *c, size_t ldc, bool first) {
     const size_t block = type == CVQ_TYPE_Q8 ? 128 : 32;
-    int32_t start[GEMM_MAX_ROWS][GEMM_CHUNK_BLOCKS];
-    GEMM_UNROLL for (int i = 0; i < rows; i++)
-        start_values((int)block, a->sum + i * (GEMM_CHUNK / CVQ_ACT_SUM), w->zero, start[i]);
     for (size_t b = 0; b < w->columns / block; b++) {
         __m256i dot[GEMM_MAX_ROWS][2];
         if (type == CVQ_TYPE_Q8)
-            multiply_wide_block(rows, w, b, start, a->q + block * b, dot);
+            multiply_wide_block(rows, w, b, a->start, a->q + block * b, dot);
         else
-            multiply_block(type, rows, w, b, start, a->q + block * b, dot);
+            multiply_block(type, rows, w, b, a->start, a->q + block * b, a->stride, dot);
         const float *scale = a->scale + b * block / CVQ_ACT_BLOCK;
         GEMM_UNROLL for (int i = 0; i < rows; i++) {
-            __m256 s = _mm256_set1_ps(scale[i * (GEMM_CHUNK / CVQ_ACT_BLOCK)]);
+            __m256 s = _mm256_set1_ps(scale[(size_t)i * a->scale_stride]);
             GEMM_UNROLL for (int h = 0; h < 2; h++)
                 add_block(dot[i][h], _mm256_loadu_ps(w->scale[b] + 8 * h), s,
                           c + (size_t)i * ldc + 8 * h, first && b == 0);
@@ -193,7 +191,7 @@ GEMM_INLINE void tile(const cvq_type type, const int rows, const gemm_chunk *w, 
 }
 
 #define TILE(type, TYPE, rows)                                                                     \
-    static void tile_##type##_##rows(const gemm_chunk *w, const gemm_rows *a, float *c,            \
+    static void tile_##type##_##rows(const gemm_chunk *w, const gemm_tile_rows *a, float *c,       \
                                      size_t ldc, bool first) {                                     \
         tile(CVQ_TYPE_##TYPE, rows, w, a, c, ldc, first);                                          \
     }
@@ -215,17 +213,17 @@ TILES_4(q4t, Q4T)
 TILES_4(q4h, Q4H)
 TILES_6(q4, Q4)
 
-#define KERNEL_OF(type, unpack, pack, activation_bytes, rows, tiles)                               \
+#define KERNEL_OF(type, unpack, start, pack, activation_bytes, rows, tiles)                        \
     void gemm_u8##type##_16x##rows##__avx2(const cvq_panels *w, size_t panel0, size_t num_panels,  \
                                            const cvq_act8 *a, size_t row0, size_t m, float *c,     \
                                            size_t ldc) {                                           \
-        static const gemm_plan plan = {unpack, pack, activation_bytes,                             \
-                                       rows,   1,    {{NAMES_##rows(tiles)}}};                     \
+        static const gemm_plan plan = {                                                            \
+            unpack, start, pack, activation_bytes, rows, 1, {{NAMES_##rows(tiles)}}};              \
         cvq_gemm_int8_run(&plan, w, panel0, num_panels, a, row0, m, c, ldc);                       \
     }
-KERNEL_OF(q8, unpack_q8_split, pack_split, 2, 6, q8)
-KERNEL_OF(q6, unpack_q6_lines, NULL, 1, 4, q6)
-KERNEL_OF(q4t, unpack_q4t_lines, NULL, 1, 4, q4t)
-KERNEL_OF(q4, unpack_q4_lines, NULL, 1, 6, q4)
-KERNEL_OF(q4s, unpack_q4s_lines, NULL, 1, 4, q4t)
-KERNEL_OF(q4h, unpack_q4h_lines, NULL, 1, 4, q4h)
+KERNEL_OF(q8, unpack_q8_split, start_128, pack_split, 2, 6, q8)
+KERNEL_OF(q6, unpack_q6_lines, start_32, NULL, 1, 4, q6)
+KERNEL_OF(q4t, unpack_q4t_lines, start_32, NULL, 1, 4, q4t)
+KERNEL_OF(q4, unpack_q4_lines, start_32, NULL, 1, 6, q4)
+KERNEL_OF(q4s, unpack_q4s_lines, start_32, NULL, 1, 4, q4t)
+KERNEL_OF(q4h, unpack_q4h_lines, start_32, NULL, 1, 4, q4h)

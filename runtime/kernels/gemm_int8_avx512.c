@@ -5,10 +5,9 @@
  * broadcast load. Offsets are added to the table's entries while unpacking (at most 158). Tiles of
  * 2 panels x 6 rows keep 12 integer and 12 float accumulators in registers; q8 is read in place. */
 #include <immintrin.h>
-#include <string.h>
 
 #include "runtime/kernels/block_scales_zmm.h"
-#include "runtime/kernels/gemm_int8.h"
+#include "runtime/kernels/gemm_int8_start.h"
 
 static __m512i load_line(const uint8_t *p) {
     return _mm512_loadu_si512((const void *)p);
@@ -142,35 +141,27 @@ static void unpack_q6(const cvq_panels *w, const uint8_t *data, gemm_chunk *out)
     out->zero = 32;
 }
 
-/* What the accumulators of a row start from: -zero x (sum of the activations), for each block. */
-GEMM_INLINE void start_values(const int block, const int32_t *sum, int32_t zero, int32_t *out) {
-    __m256i sums = _mm256_loadu_si256((const __m256i *)(const void *)sum);
-    if (block == 128) {
-        sums = _mm256_hadd_epi32(sums, sums);
-        sums = _mm256_hadd_epi32(sums, sums);
-        sums = _mm256_permutevar8x32_epi32(sums, _mm256_setr_epi32(0, 4, 0, 4, 0, 4, 0, 4));
-    }
-    _mm256_store_si256((__m256i *)(void *)out, _mm256_mullo_epi32(sums, _mm256_set1_epi32(-zero)));
-}
-
-GEMM_INLINE __m512i broadcast4(const int8_t *q) {
-    int32_t four;
-    memcpy(&four, q, 4);
-    return _mm512_set1_epi32(four);
-}
-
-/* Assembly, since for the intrinsic gcc 12 copies every accumulator twice. */
-GEMM_INLINE __m512i dot4(__m512i sum, __m512i weights, __m512i activations) {
-    __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(weights), "v"(activations));
-    return sum;
+/* Four activations by a line of each panel. In assembly, so that gcc 12 neither copies every
+ * accumulator twice nor loads activations ahead, for which there are no registers. */
+GEMM_INLINE void multiply_line(const int panels, __m512i *dot, const __m512i *line,
+                               const int8_t *q) {
+    __m512i four;
+    if (panels == 2)
+        __asm__("vpbroadcastd %3, %2\n\t"
+                "vpdpbusd %2, %4, %0\n\t"
+                "vpdpbusd %2, %5, %1"
+                : "+v"(dot[0]), "+v"(dot[1]), "=&v"(four)
+                : "m"(*(const int8_t(*)[4])q), "v"(line[0]), "v"(line[1]));
+    else
+        __asm__("vpdpbusd %1%{1to16%}, %2, %0"
+                : "+v"(dot[0])
+                : "m"(*(const int8_t(*)[4])q), "v"(line[0]));
 }
 
 GEMM_INLINE void tile(const int panels, const int rows, const int block, const gemm_chunk *w,
-                      const gemm_rows *a, float *c, size_t ldc, bool first) {
-    _Alignas(32) int32_t start[GEMM_MAX_ROWS][GEMM_CHUNK_BLOCKS];
+                      const gemm_tile_rows *a, float *c, size_t ldc, bool first) {
     __m512 sum[GEMM_MAX_ROWS][GEMM_MAX_PANELS];
     GEMM_UNROLL for (int i = 0; i < rows; i++) {
-        start_values(block, a->sum + (size_t)i * (a->stride / CVQ_ACT_SUM), w->zero, start[i]);
         GEMM_UNROLL for (int p = 0; p < panels; p++) sum[i][p] =
             first ? _mm512_setzero_ps() : _mm512_loadu_ps(c + (size_t)i * ldc + 16 * p);
     }
@@ -179,23 +170,23 @@ GEMM_INLINE void tile(const int panels, const int rows, const int block, const g
     for (size_t b = 0; b < blocks; b++) {
         __m512i dot[GEMM_MAX_ROWS][GEMM_MAX_PANELS];
         GEMM_UNROLL for (int i = 0; i < rows; i++) {
-            GEMM_UNROLL for (int p = 0; p < panels; p++) dot[i][p] = _mm512_set1_epi32(start[i][b]);
+            GEMM_UNROLL for (int p = 0; p < panels; p++) dot[i][p] =
+                _mm512_set1_epi32(a->start[i * GEMM_CHUNK_BLOCKS + (int)b]);
         }
         const uint8_t *line[GEMM_MAX_PANELS];
         GEMM_UNROLL for (int p = 0; p < panels; p++) line[p] = w[p].lines + b * (size_t)block * 16;
-        for (int l = 0; l < block / 4; l++) {
-            __m512i weights[GEMM_MAX_PANELS];
-            GEMM_UNROLL for (int p = 0; p < panels; p++) weights[p] = load_line(line[p] + 64 * l);
-            GEMM_UNROLL for (int i = 0; i < rows; i++) {
-                __m512i four = broadcast4(q + (size_t)i * a->stride + 4 * l);
-                GEMM_UNROLL for (int p = 0; p < panels; p++) dot[i][p] =
-                    dot4(dot[i][p], weights[p], four);
+        for (int l0 = 0; l0 < block / 4; l0 += 8, q += 32) {
+            GEMM_UNROLL for (int l = 0; l < 8; l++) {
+                __m512i weights[GEMM_MAX_PANELS];
+                GEMM_UNROLL for (int p = 0; p < panels; p++) weights[p] =
+                    load_line(line[p] + 64 * (l0 + l));
+                GEMM_UNROLL for (int i = 0; i < rows; i++)
+                    multiply_line(panels, dot[i], weights, q + (size_t)i * a->stride + 4 * l);
             }
         }
-        q += block;
         const float *scale = a->scale + b * (size_t)block / CVQ_ACT_BLOCK;
         GEMM_UNROLL for (int i = 0; i < rows; i++) {
-            __m512 s = _mm512_set1_ps(scale[(size_t)i * (a->stride / CVQ_ACT_BLOCK)]);
+            __m512 s = _mm512_set1_ps(scale[(size_t)i * a->scale_stride]);
             GEMM_UNROLL for (int p = 0; p < panels; p++) sum[i][p] =
                 _mm512_fmadd_ps(_mm512_mul_ps(_mm512_load_ps(w[p].scale[b]), s),
                                 _mm512_cvtepi32_ps(dot[i][p]), sum[i][p]);
@@ -208,7 +199,7 @@ GEMM_INLINE void tile(const int panels, const int rows, const int block, const g
 }
 
 #define TILE(panels, rows, block)                                                                  \
-    static void tile_##block##_##panels##x##rows(const gemm_chunk *w, const gemm_rows *a,          \
+    static void tile_##block##_##panels##x##rows(const gemm_chunk *w, const gemm_tile_rows *a,     \
                                                  float *c, size_t ldc, bool first) {               \
         tile(panels, rows, block, w, a, c, ldc, first);                                            \
     }
@@ -224,7 +215,7 @@ TILES(2, 128)
 
 #define PLAN(unpack, block)                                                                        \
     {                                                                                              \
-        unpack, NULL, 1, 6, 2, {                                                                   \
+        unpack, start_##block, NULL, 1, 6, 2, {                                                    \
             {tile_##block##_1x1, tile_##block##_1x2, tile_##block##_1x3,                           \
              tile_##block##_1x4, tile_##block##_1x5, tile_##block##_1x6},                          \
             {                                                                                      \

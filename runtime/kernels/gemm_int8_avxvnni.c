@@ -32,17 +32,14 @@ GEMM_INLINE void multiply_line(__m256i dot[2], __m256i top, __m256i bottom, cons
             : "m"(*(const int8_t(*)[4])q), "x"(top), "x"(bottom));
 }
 
-GEMM_INLINE void tile(const int rows, const int block, const gemm_chunk *w, const gemm_rows *a,
+GEMM_INLINE void tile(const int rows, const int block, const gemm_chunk *w, const gemm_tile_rows *a,
                       float *c, size_t ldc, bool first) {
-    int32_t start[GEMM_MAX_ROWS][GEMM_CHUNK_BLOCKS];
-    GEMM_UNROLL for (int i = 0; i < rows; i++)
-        start_values(block, a->sum + (size_t)i * (a->stride / CVQ_ACT_SUM), w->zero, start[i]);
     const size_t blocks = w->columns / (size_t)block;
     const int8_t *q = a->q;
     for (size_t b = 0; b < blocks; b++) {
         __m256i dot[GEMM_MAX_ROWS][2];
         GEMM_UNROLL for (int i = 0; i < rows; i++) dot[i][0] = dot[i][1] =
-            _mm256_set1_epi32(start[i][b]);
+            _mm256_set1_epi32(a->start[i * GEMM_CHUNK_BLOCKS + (int)b]);
         const uint8_t *line = w->lines + b * (size_t)block * 16;
         for (int l0 = 0; l0 < block / 4; l0 += 8, line += 512, q += 32) {
             GEMM_UNROLL for (int l = 0; l < 8; l++) {
@@ -53,7 +50,7 @@ GEMM_INLINE void tile(const int rows, const int block, const gemm_chunk *w, cons
         }
         const float *scale = a->scale + b * (size_t)block / CVQ_ACT_BLOCK;
         GEMM_UNROLL for (int i = 0; i < rows; i++) {
-            __m256 s = _mm256_set1_ps(scale[(size_t)i * (a->stride / CVQ_ACT_BLOCK)]);
+            __m256 s = _mm256_set1_ps(scale[(size_t)i * a->scale_stride]);
             GEMM_UNROLL for (int h = 0; h < 2; h++)
                 add_block(dot[i][h], _mm256_loadu_ps(w->scale[b] + 8 * h), s,
                           c + (size_t)i * ldc + 8 * h, first && b == 0);
@@ -62,7 +59,7 @@ GEMM_INLINE void tile(const int rows, const int block, const gemm_chunk *w, cons
 }
 
 #define TILE(rows, block)                                                                          \
-    static void tile_##block##_##rows(const gemm_chunk *w, const gemm_rows *a, float *c,           \
+    static void tile_##block##_##rows(const gemm_chunk *w, const gemm_tile_rows *a, float *c,      \
                                       size_t ldc, bool first) {                                    \
         tile(rows, block, w, a, c, ldc, first);                                                    \
     }
@@ -77,6 +74,7 @@ TILES(128)
                                        const cvq_act8 *a, size_t row0, size_t m, float *c,         \
                                        size_t ldc) {                                               \
         static const gemm_plan plan = {unpack_##type##_lines,                                      \
+                                       start_##block,                                              \
                                        NULL,                                                       \
                                        1,                                                          \
                                        6,                                                          \

@@ -4,11 +4,11 @@
 #include "runtime/kernels/gemm_int8_arm.h"
 
 GEMM_INLINE void tile(const size_t rows, const size_t block, const gemm_chunk *w,
-                      const gemm_rows *a, float *c, size_t ldc, bool first) {
+                      const gemm_tile_rows *a, float *c, size_t ldc, bool first) {
     for (size_t b = 0; b < w->columns / block; b++) {
         int32x4_t dot[4][4];
         GEMM_UNROLL for (size_t i = 0; i < rows; i++) {
-            int32x4_t start = vdupq_n_s32(start_value(w, a, i, b, block));
+            int32x4_t start = vdupq_n_s32(start_value(a, i, b));
             GEMM_UNROLL for (size_t j = 0; j < 4; j++) dot[i][j] = start;
         }
         const int8_t *line = (const int8_t *)w->lines + b * block * 16;
@@ -38,7 +38,7 @@ GEMM_INLINE void tile(const size_t rows, const size_t block, const gemm_chunk *w
 }
 
 #define TILE(rows, block)                                                                          \
-    static void tile_##block##_##rows(const gemm_chunk *w, const gemm_rows *a, float *c,           \
+    static void tile_##block##_##rows(const gemm_chunk *w, const gemm_tile_rows *a, float *c,      \
                                       size_t ldc, bool first) {                                    \
         tile(rows, block, w, a, c, ldc, first);                                                    \
     }
@@ -55,6 +55,7 @@ TILES(128)
                                        size_t ldc) {                                               \
         static const gemm_plan plan = {                                                            \
             unpack_##type##_lines,                                                                 \
+            cvq_gemm_start_##block,                                                                \
             NULL,                                                                                  \
             1,                                                                                     \
             4,                                                                                     \

@@ -21,14 +21,14 @@ GEMM_INLINE void zip_lines(gemm_chunk *chunk) {
 }
 
 GEMM_INLINE void tile(const size_t rows, const size_t block, const gemm_chunk *w,
-                      const gemm_rows *a, float *c, size_t ldc, bool first) {
+                      const gemm_tile_rows *a, float *c, size_t ldc, bool first) {
     const size_t pairs = (rows + 1) / 2;
     for (size_t b = 0; b < w->columns / block; b++) {
         int32x4_t dot[2][8]; /* lanes: row 0 x weights 0 and 1, row 1 x weights 0 and 1 */
         GEMM_UNROLL for (size_t p = 0; p < pairs; p++) {
             size_t other = 2 * p + 1 < rows ? 2 * p + 1 : 2 * p;
-            int32x4_t start = vcombine_s32(vdup_n_s32(start_value(w, a, 2 * p, b, block)),
-                                           vdup_n_s32(start_value(w, a, other, b, block)));
+            int32x4_t start = vcombine_s32(vdup_n_s32(start_value(a, 2 * p, b)),
+                                           vdup_n_s32(start_value(a, other, b)));
             GEMM_UNROLL for (size_t j = 0; j < 8; j++) dot[p][j] = start;
         }
         const int8_t *line = (const int8_t *)w->lines + b * block * 16;
@@ -59,7 +59,7 @@ GEMM_INLINE void tile(const size_t rows, const size_t block, const gemm_chunk *w
 }
 
 #define TILE(rows, block)                                                                          \
-    static void tile_##block##_##rows(const gemm_chunk *w, const gemm_rows *a, float *c,           \
+    static void tile_##block##_##rows(const gemm_chunk *w, const gemm_tile_rows *a, float *c,      \
                                       size_t ldc, bool first) {                                    \
         tile(rows, block, w, a, c, ldc, first);                                                    \
     }
@@ -78,6 +78,7 @@ TILES(128)
                                     size_t ldc) {                                                  \
         static const gemm_plan plan = {                                                            \
             unpack_##type##_zipped,                                                                \
+            cvq_gemm_start_##block,                                                                \
             NULL,                                                                                  \
             1,                                                                                     \
             4,                                                                                     \

@@ -9,7 +9,7 @@ GEMM_INLINE int8x8_t broadcast4(const int8_t *q) {
 }
 
 GEMM_INLINE void tile(const size_t rows, const size_t block, const gemm_chunk *w,
-                      const gemm_rows *a, float *c, size_t ldc, bool first) {
+                      const gemm_tile_rows *a, float *c, size_t ldc, bool first) {
     for (size_t b = 0; b < w->columns / block; b++) {
         /* Lanes: two columns' sums of two rows; eight for a panel. */
         int32x4_t dot[2][8];
@@ -31,7 +31,7 @@ GEMM_INLINE void tile(const size_t rows, const size_t block, const gemm_chunk *w
             }
         }
         GEMM_UNROLL for (size_t i = 0; i < rows; i++) {
-            int32x4_t start = vdupq_n_s32(start_value(w, a, i, b, block));
+            int32x4_t start = vdupq_n_s32(start_value(a, i, b));
             GEMM_UNROLL for (size_t j = 0; j < 4; j++) {
                 int32x4_t sum = vpaddq_s32(dot[i][2 * j], dot[i][2 * j + 1]);
                 add_block(vaddq_s32(sum, start), w->scale[b] + 4 * j, scale_of(a, i, b, block),
@@ -42,7 +42,7 @@ GEMM_INLINE void tile(const size_t rows, const size_t block, const gemm_chunk *w
 }
 
 #define TILE(rows, block)                                                                          \
-    static void tile_##block##_##rows(const gemm_chunk *w, const gemm_rows *a, float *c,           \
+    static void tile_##block##_##rows(const gemm_chunk *w, const gemm_tile_rows *a, float *c,      \
                                       size_t ldc, bool first) {                                    \
         tile(rows, block, w, a, c, ldc, first);                                                    \
     }
@@ -58,8 +58,13 @@ TILE(2, 128)
     void gemm_s8##type##_16x2__neon(const cvq_panels *w, size_t panel0, size_t num_panels,         \
                                     const cvq_act8 *a, size_t row0, size_t m, float *c,            \
                                     size_t ldc) {                                                  \
-        static const gemm_plan plan = {                                                            \
-            unpack_##type##_lines, NULL, 1, 2, 1, {{tile_##block##_1, tile_##block##_2}}};         \
+        static const gemm_plan plan = {unpack_##type##_lines,                                      \
+                                       cvq_gemm_start_##block,                                     \
+                                       NULL,                                                       \
+                                       1,                                                          \
+                                       2,                                                          \
+                                       1,                                                          \
+                                       {{tile_##block##_1, tile_##block##_2}}};                    \
         cvq_gemm_int8_run(&plan, w, panel0, num_panels, a, row0, m, c, ldc);                       \
     }
 KERNEL_OF(q8, 128)

@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "runtime/kernels/block_scales_ymm.h"
-#include "runtime/kernels/gemm_int8.h"
+#include "runtime/kernels/gemm_int8_start.h"
 
 GEMM_INLINE __m256i load_half(const uint8_t *p) {
     return _mm256_loadu_si256((const __m256i *)(const void *)p);
@@ -165,17 +165,6 @@ GEMM_INLINE void unpack_q4h(const cvq_panels *w, const uint8_t *data, gemm_chunk
     }
     out->lines = out->storage;
     out->zero = CVQ_Q4H_ZERO;
-}
-
-/* What the accumulators of a row start from: -zero x (sum of the activations), for each block. */
-GEMM_INLINE void start_values(const int block, const int32_t *sum, int32_t zero, int32_t *out) {
-    __m256i sums = _mm256_loadu_si256((const __m256i *)(const void *)sum);
-    if (block == 128) {
-        sums = _mm256_hadd_epi32(sums, sums);
-        sums = _mm256_hadd_epi32(sums, sums);
-        sums = _mm256_permutevar8x32_epi32(sums, _mm256_setr_epi32(0, 4, 0, 4, 0, 4, 0, 4));
-    }
-    _mm256_storeu_si256((__m256i *)(void *)out, _mm256_mullo_epi32(sums, _mm256_set1_epi32(-zero)));
 }
 
 GEMM_INLINE __m256i broadcast4(const void *q) {
