@@ -30,19 +30,23 @@ GEMM_INLINE void lines_to_f32(const gemm_chunk *chunk, size_t block, float *out)
         }
 }
 
-#define UNPACK(type, group, bytes, block)                                                          \
+#define UNPACK(TYPE, type, block)                                                                  \
     void unpack_##type##_16__neon(const cvq_panels *w, size_t panel, size_t k0, size_t k1,         \
                                   float *out) {                                                    \
+        const cvq_type_info *info = cvq_type_describe(CVQ_TYPE_##TYPE);                            \
         gemm_chunk chunk;                                                                          \
         chunk.columns = k1 - k0;                                                                   \
-        unpack_##type(w, w->data + panel * w->panel_stride + k0 / group * GEMM_GROUP_BYTES(bytes), \
+        chunk.head = w->data + panel * w->panel_stride;                                            \
+        unpack_##type(w, chunk.head + cvq_group_offset(info, CVQ_PANEL_ROWS, k0 / info->group),    \
                       &chunk);                                                                     \
         lines_to_f32(&chunk, block, out);                                                          \
     }
-UNPACK(q8, 256, 260, 128)
-UNPACK(q6, 64, 52, 32)
-UNPACK(q4t, 64, 36, 32)
-UNPACK(q4, 64, 36, 32)
+UNPACK(Q8, q8, 128)
+UNPACK(Q6, q6, 32)
+UNPACK(Q4T, q4t, 32)
+UNPACK(Q4, q4, 32)
+UNPACK(Q4S, q4s, 32)
+UNPACK(Q4H, q4h, 32)
 
 GEMM_INLINE void tile_rows(const size_t rows, const float *w, size_t k, const float *a, size_t lda,
                            float *c, size_t ldc, bool accumulate) {

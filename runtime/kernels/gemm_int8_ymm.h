@@ -131,8 +131,10 @@ GEMM_INLINE void unpack_q4s(const cvq_panels *w, const uint8_t *data, gemm_chunk
     for (size_t b = 0; b < out->columns / 32; b++) {
         const uint8_t *group = data + b / 4 * GEMM_GROUP_BYTES(68), *scales = group + b % 4 * 16;
         __m256i offset[2];
+        __m256 d[2];
+        q4s_scales(out->head, scales, d);
         for (int h = 0; h < 2; h++) {
-            _mm256_storeu_ps(out->scale[b] + 8 * h, q4s_scales(out->head + 32 * h, scales + 8 * h));
+            _mm256_storeu_ps(out->scale[b] + 8 * h, d[h]);
             offset[h] =
                 _mm256_add_epi32(q4s_offsets(q4s_lanes(scales + 8 * h)), _mm256_set1_epi32(5));
         }
@@ -145,21 +147,22 @@ GEMM_INLINE void unpack_q4s(const cvq_panels *w, const uint8_t *data, gemm_chunk
 GEMM_INLINE void unpack_q4h(const cvq_panels *w, const uint8_t *data, gemm_chunk *out) {
     (void)w;
     const __m256i low = _mm256_set1_epi8(15);
-    const __m256i wide = load_table(cvq_q4h_tables[0]), narrow = load_table(cvq_q4h_tables[1]);
+    const q4h_tables tables = q4h_tables_load();
     for (size_t b = 0; b < out->columns / 32; b++) {
         const uint8_t *group = data + b / 2 * GEMM_GROUP_BYTES(36);
         const uint8_t *plane = group + 64 + b % 2 * 256;
         uint8_t *lines = out->storage + b * 512;
         for (int h = 0; h < 2; h++) { /* of the lines */
             const __m256i lanes = q4h_lanes(group + b % 2 * 32 + 16 * h);
-            const q4h_half first = q4h_half_of(lanes, 0), second = q4h_half_of(lanes, 1);
+            const __m256i bytes = q4h_bytes(lanes),
+                          narrow[2] = {q4h_narrow(bytes, 0), q4h_narrow(bytes, 1)};
             _mm256_storeu_ps(out->scale[b] + 8 * h, q4h_scales(lanes));
             for (int at = 32 * h; at < 256; at += 64) {
                 __m256i x = load_half(plane + at), y = _mm256_srli_epi16(x, 4);
-                x = q4h_entries(_mm256_and_si256(x, low), wide, narrow, &first);
-                y = q4h_entries(_mm256_and_si256(y, low), wide, narrow, &second);
-                store_half(lines + at, x);
-                store_half(lines + at + 256, y);
+                x = q4h_entries(_mm256_and_si256(x, low), &tables, narrow[0]);
+                y = q4h_entries(_mm256_and_si256(y, low), &tables, narrow[1]);
+                store_half(lines + at, _mm256_add_epi8(x, q4h_offsets(bytes, 0)));
+                store_half(lines + at + 256, _mm256_add_epi8(y, q4h_offsets(bytes, 1)));
             }
         }
     }

@@ -12,22 +12,26 @@ GEMM_INLINE __m256i widen(__m256i pairs) {
     return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
 }
 
+GEMM_INLINE __m256i add_products(__m256i sum, __m256i codes, const int8_t *four) {
+    return _mm256_add_epi32(sum, widen(_mm256_maddubs_epi16(codes, broadcast4(four))));
+}
+
 GEMM_INLINE void multiply_block_of_32(const cvq_type type, const int panels, const int rows,
-                                      const uint8_t *const *group, const size_t b, const tables *t,
+                                      const uint8_t *const *group, const size_t b, __m256i table,
                                       const gemm_rows *a, size_t k,
                                       __m256i (*dot)[GEMV_MAX_PANELS][2]) {
     __m256i block[GEMV_MAX_ROWS][GEMV_MAX_PANELS][2]; /* q4: sums of 16 bits */
     GEMM_UNROLL for (size_t l = 0; l < 4; l++) {
         GEMM_UNROLL for (int p = 0; p < panels; p++) {
             line x, y;
-            decode(type, group[p], b, l, t, &x, &y);
+            decode(type, group[p], b, l, table, &x, &y);
             GEMM_UNROLL for (int i = 0; i < rows; i++) {
                 const int8_t *q = a->q + (size_t)i * a->stride + k + 4 * l;
                 __m256i first = broadcast4(q), second = broadcast4(q + 16);
                 GEMM_UNROLL for (int h = 0; h < 2; h++) {
                     __m256i u = _mm256_maddubs_epi16(x.half[h], first);
                     __m256i v = _mm256_maddubs_epi16(y.half[h], second);
-                    if (cvq_type_has_codebook(type) || type == CVQ_TYPE_Q4H) {
+                    if (cvq_type_has_codebook(type)) {
                         dot[i][p][h] = _mm256_add_epi32(dot[i][p][h], widen(u));
                         dot[i][p][h] = _mm256_add_epi32(dot[i][p][h], widen(v));
                         continue;

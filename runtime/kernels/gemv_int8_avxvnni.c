@@ -7,14 +7,18 @@ GEMM_INLINE __m256i dot4(__m256i sum, __m256i codes, __m256i activations) {
     return sum;
 }
 
+GEMM_INLINE __m256i add_products(__m256i sum, __m256i codes, const int8_t *four) {
+    return dot4(sum, codes, broadcast4(four));
+}
+
 GEMM_INLINE void multiply_block_of_32(const cvq_type type, const int panels, const int rows,
-                                      const uint8_t *const *group, const size_t b, const tables *t,
+                                      const uint8_t *const *group, const size_t b, __m256i table,
                                       const gemm_rows *a, size_t k,
                                       __m256i (*dot)[GEMV_MAX_PANELS][2]) {
     GEMM_UNROLL for (size_t l = 0; l < 4; l++) {
         GEMM_UNROLL for (int p = 0; p < panels; p++) {
             line x, y;
-            decode(type, group[p], b, l, t, &x, &y);
+            decode(type, group[p], b, l, table, &x, &y);
             GEMM_UNROLL for (int i = 0; i < rows; i++) {
                 const int8_t *q = a->q + (size_t)i * a->stride + k + 4 * l;
                 __m256i first = broadcast4(q), second = broadcast4(q + 16);

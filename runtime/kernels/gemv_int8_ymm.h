@@ -23,13 +23,13 @@ GEMM_INLINE __m256i broadcast4(const void *p) {
 }
 
 /* Rows 8h .. 8h + 7 of block b of a group: zero points of 16 bits as vpmaddwd takes them, less than
- * 0 and with 0 in the other half of a lane. */
+ * 0 and with 0 in the other half of a lane, or (q4h) one for each half of the columns. */
 GEMM_INLINE __m256i zero_points(const cvq_type type, const cvq_panels *w, const uint8_t *group,
                                 const size_t b, const int h) {
     if (type == CVQ_TYPE_Q8) return _mm256_set1_epi32(0x10000 - 128);
     if (type == CVQ_TYPE_Q6) return _mm256_set1_epi32(0x10000 - 32);
     if (type == CVQ_TYPE_Q4) return _mm256_set1_epi32(0x10000 - 8);
-    if (type == CVQ_TYPE_Q4H) return _mm256_set1_epi32(0x10000 - CVQ_Q4H_ZERO);
+    if (type == CVQ_TYPE_Q4H) return q4h_zero_points(q4h_lanes(group + 32 * b + 16 * h));
     if (type == CVQ_TYPE_Q4S)
         return _mm256_add_epi16(q4s_offsets(q4s_lanes(group + 16 * b + 8 * h)),
                                 _mm256_set1_epi32((5 - w->codebook->zero) & 0xffff));
@@ -39,45 +39,32 @@ GEMM_INLINE __m256i zero_points(const cvq_type type, const cvq_panels *w, const 
     return _mm256_cvtepu16_epi32(_mm_sub_epi16(offset, _mm_set1_epi16(w->codebook->zero)));
 }
 
-/* The same rows' d. */
-GEMM_INLINE __m256 scales_of(const cvq_type type, const uint8_t *head, const uint8_t *group,
-                             const size_t b, const int h) {
-    if (type == CVQ_TYPE_Q4S) return q4s_scales(head + 32 * h, group + 16 * b + 8 * h);
-    const uint8_t *scales = group + 32 * b + 16 * h;
-    if (type == CVQ_TYPE_Q4H) return q4h_scales(q4h_lanes(scales));
-    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)scales));
-}
-
-/* What a type's codes stand for, in registers all along a panel. */
-typedef struct tables {
-    __m256i table, narrow; /* narrow: q4h */
-} tables;
-
-GEMM_INLINE tables tables_load(const cvq_type type, const cvq_panels *w) {
-    tables t = {_mm256_setzero_si256(), _mm256_setzero_si256()};
-    if (cvq_type_has_codebook(type)) t.table = load_table(w->codebook->table);
-    if (type == CVQ_TYPE_Q4H) t.table = load_table(cvq_q4h_tables[0]);
-    if (type == CVQ_TYPE_Q4H) t.narrow = load_table(cvq_q4h_tables[1]);
-    return t;
+/* d of all rows, 8 in each. */
+GEMM_INLINE void scales_of(const cvq_type type, const uint8_t *head, const uint8_t *group,
+                           const size_t b, __m256 d[2]) {
+    if (type == CVQ_TYPE_Q4S) {
+        q4s_scales(head, group + 16 * b, d);
+        return;
+    }
+    GEMM_UNROLL for (int h = 0; h < 2; h++) {
+        const uint8_t *scales = group + 32 * b + 16 * h;
+        d[h] = type == CVQ_TYPE_Q4H
+                   ? q4h_scales(q4h_lanes(scales))
+                   : _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)scales));
+    }
 }
 
 /* Lines l and l + 4 (columns 4l.. and 16 + 4l..) of block b of a group. */
 GEMM_INLINE void decode(const cvq_type type, const uint8_t *group, const size_t b, const size_t l,
-                        const tables *t, line *x, line *y) {
+                        __m256i table, line *x, line *y) {
     const __m256i low = _mm256_set1_epi8(15), high = _mm256_set1_epi8(0x30);
     GEMM_UNROLL for (int h = 0; h < 2; h++) {
         __m256i both = load_half(group + 64 + 256 * b + 64 * l + 32 * h);
         __m256i first = _mm256_and_si256(both, low);
         __m256i second = _mm256_and_si256(_mm256_srli_epi16(both, 4), low);
         if (cvq_type_has_codebook(type)) {
-            first = _mm256_shuffle_epi8(t->table, first);
-            second = _mm256_shuffle_epi8(t->table, second);
-        }
-        if (type == CVQ_TYPE_Q4H) {
-            const __m256i lanes = q4h_lanes(group + 32 * b + 16 * h);
-            const q4h_half halves[2] = {q4h_half_of(lanes, 0), q4h_half_of(lanes, 1)};
-            first = q4h_entries(first, t->table, t->narrow, &halves[0]);
-            second = q4h_entries(second, t->table, t->narrow, &halves[1]);
+            first = _mm256_shuffle_epi8(table, first);
+            second = _mm256_shuffle_epi8(table, second);
         }
         if (type == CVQ_TYPE_Q6) { /* high bits: line l % 2, at bits 2 (l / 2) and 4 further up */
             __m256i bits = load_half(group + 64 + 512 + 128 * b + 64 * (l % 2) + 32 * h);
@@ -105,12 +92,13 @@ GEMM_INLINE void add_block(const cvq_type type, const int panels, const int rows
                            const size_t b, const gemm_rows *a, size_t k,
                            __m256i (*dot)[GEMV_MAX_PANELS][2], sums *s) {
     GEMM_UNROLL for (int p = 0; p < panels; p++) {
+        __m256 weight[2];
+        scales_of(type, w->head[p], w->group[p], b, weight);
         GEMM_UNROLL for (int h = 0; h < 2; h++) {
-            __m256 weight = scales_of(type, w->head[p], w->group[p], b, h);
             GEMM_UNROLL for (int i = 0; i < rows; i++) {
                 float scale = a->scale[((size_t)i * a->stride + k) / CVQ_ACT_BLOCK];
                 s->row[i][p][h] =
-                    _mm256_fmadd_ps(_mm256_mul_ps(weight, _mm256_set1_ps(scale)),
+                    _mm256_fmadd_ps(_mm256_mul_ps(weight[h], _mm256_set1_ps(scale)),
                                     _mm256_cvtepi32_ps(dot[i][p][h]), s->row[i][p][h]);
             }
         }
@@ -120,7 +108,7 @@ GEMM_INLINE void add_block(const cvq_type type, const int panels, const int rows
 /* The level's own: adds the products of a block to `dot`, where that of 128 columns has to see to
  * the zero point. k: the block's first column. */
 GEMM_INLINE void multiply_block_of_32(const cvq_type type, const int panels, const int rows,
-                                      const uint8_t *const *group, const size_t b, const tables *t,
+                                      const uint8_t *const *group, const size_t b, __m256i table,
                                       const gemm_rows *a, size_t k,
                                       __m256i (*dot)[GEMV_MAX_PANELS][2]);
 GEMM_INLINE void multiply_block_of_128(const int panels, const int rows,
@@ -128,18 +116,53 @@ GEMM_INLINE void multiply_block_of_128(const int panels, const int rows,
                                        const gemm_rows *a, size_t k,
                                        __m256i (*dot)[GEMV_MAX_PANELS][2]);
 
-GEMM_INLINE void block_of_32(const cvq_type type, const int panels, const int rows,
-                             const cvq_panels *w, const places *at, const size_t b, const tables *t,
-                             const gemm_rows *a, size_t k, sums *s) {
-    __m256i dot[GEMV_MAX_ROWS][GEMV_MAX_PANELS][2];
+/* A sum plus codes times four activations, eight rows by four columns. */
+GEMM_INLINE __m256i add_products(__m256i sum, __m256i codes, const int8_t *four);
+
+/* q4h: half a panel at a time, whose choice of tables then stays in registers. */
+GEMM_INLINE void multiply_block_of_q4h(const int panels, const int rows,
+                                       const uint8_t *const *group, const size_t b,
+                                       const gemm_rows *a, size_t k,
+                                       __m256i (*dot)[GEMV_MAX_PANELS][2]) {
+    const __m256i low = _mm256_set1_epi8(15);
+    const q4h_tables tables = q4h_tables_load();
     GEMM_UNROLL for (int p = 0; p < panels; p++) {
         GEMM_UNROLL for (int h = 0; h < 2; h++) {
-            __m256i zeros = zero_points(type, w, at->group[p], b, h);
-            GEMM_UNROLL for (int i = 0; i < rows; i++) dot[i][p][h] = _mm256_madd_epi16(
-                zeros, broadcast4(&a->sum[((size_t)i * a->stride + k) / CVQ_ACT_SUM]));
+            const __m256i lanes = q4h_lanes(group[p] + 32 * b + 16 * h);
+            const __m256i bytes = q4h_bytes(lanes);
+            const __m256i first = q4h_narrow(bytes, 0), second = q4h_narrow(bytes, 1);
+            GEMM_UNROLL for (size_t l = 0; l < 4; l++) {
+                __m256i x = load_half(group[p] + 64 + 256 * b + 64 * l + 32 * h);
+                __m256i y = _mm256_and_si256(_mm256_srli_epi16(x, 4), low);
+                x = q4h_entries(_mm256_and_si256(x, low), &tables, first);
+                y = q4h_entries(y, &tables, second);
+                GEMM_UNROLL for (int i = 0; i < rows; i++) {
+                    const int8_t *q = a->q + (size_t)i * a->stride + k + 4 * l;
+                    dot[i][p][h] = add_products(dot[i][p][h], x, q);
+                    dot[i][p][h] = add_products(dot[i][p][h], y, q + 16);
+                }
+            }
         }
     }
-    multiply_block_of_32(type, panels, rows, at->group, b, t, a, k, dot);
+}
+
+GEMM_INLINE void block_of_32(const cvq_type type, const int panels, const int rows,
+                             const cvq_panels *w, const places *at, const size_t b, __m256i table,
+                             const gemm_rows *a, size_t k, sums *s) {
+    __m256i dot[GEMV_MAX_ROWS][GEMV_MAX_PANELS][2];
+    GEMM_UNROLL for (int i = 0; i < rows; i++) {
+        const size_t first = (size_t)i * a->stride + k;
+        __m256i sum = type == CVQ_TYPE_Q4H ? q4h_sums(a->q + first)
+                                           : broadcast4(&a->sum[first / CVQ_ACT_SUM]);
+        GEMM_UNROLL for (int p = 0; p < panels; p++) {
+            GEMM_UNROLL for (int h = 0; h < 2; h++) dot[i][p][h] =
+                _mm256_madd_epi16(zero_points(type, w, at->group[p], b, h), sum);
+        }
+    }
+    if (type == CVQ_TYPE_Q4H)
+        multiply_block_of_q4h(panels, rows, at->group, b, a, k, dot);
+    else
+        multiply_block_of_32(type, panels, rows, at->group, b, table, a, k, dot);
     add_block(type, panels, rows, at, b, a, k, dot, s);
 }
 
@@ -155,7 +178,8 @@ GEMM_INLINE void multiply(const cvq_type type, const int panels, const int rows,
                           size_t ldc) {
     const size_t columns = gemv_columns(type), bytes = gemv_bytes(type);
     const size_t blocks = gemv_blocks(type), block = columns / blocks;
-    const tables t = tables_load(type, w);
+    __m256i table = _mm256_setzero_si256();
+    if (cvq_type_has_codebook(type)) table = load_table(w->codebook->table);
     places at;
     sums s;
     GEMM_UNROLL for (int p = 0; p < panels; p++) {
@@ -173,7 +197,7 @@ GEMM_INLINE void multiply(const cvq_type type, const int panels, const int rows,
             if (type == CVQ_TYPE_Q8)
                 block_of_128(panels, rows, &at, b, a, k + block * b, &s);
             else
-                block_of_32(type, panels, rows, w, &at, b, &t, a, k + block * b, &s);
+                block_of_32(type, panels, rows, w, &at, b, table, a, k + block * b, &s);
         }
     }
     GEMM_UNROLL for (int i = 0; i < rows; i++) {
