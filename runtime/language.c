@@ -11,6 +11,7 @@
 #include "base/checked.h"
 #include "base/memory.h"
 #include "runtime/attention.h"
+#include "runtime/attention_int8.h"
 #include "runtime/residency.h"
 
 #define MLP_ROWS 512
@@ -27,11 +28,13 @@ static size_t act_bytes(const cvq_model_config *c, size_t rows) {
                   cvq_input_bytes(mlp_rows, c->intermediate_size));
 }
 
-uint64_t cvq_decoder_work_bytes(const cvq_model_config *c, size_t rows) {
+uint64_t cvq_decoder_work_bytes(const cvq_model_config *c, size_t rows, bool fast) {
     size_t mlp_rows = rows < MLP_ROWS ? rows : MLP_ROWS, half = cvq_head_dim(c) / 2;
     uint64_t floats = (uint64_t)rows * (2 * c->hidden_size + cvq_qkv_rows(c) + 2 * half) +
                       (uint64_t)mlp_rows * c->intermediate_size;
-    return floats * sizeof(float) + act_bytes(c, rows) + 2 * rows * sizeof(size_t);
+    uint64_t kv = cvq_kv_int8_bytes(c->num_kv_heads, cvq_head_dim(c), cvq_image_slots(c));
+    return floats * sizeof(float) + act_bytes(c, rows) + 2 * rows * sizeof(size_t) +
+           (fast ? kv : 0);
 }
 
 double cvq_decoder_work(const cvq_model_config *c, size_t first, size_t count) {
@@ -101,6 +104,7 @@ void cvq_decoder_close(cvq_decoder *d) {
     for (size_t n = 0; d->kv && n < d->weights->config->num_layers; n++) cvq_kv_free(&d->kv[n]);
     free(d->kv);
     free_buffers(d);
+    cvq_kv_int8_free(&d->kv_int8);
     *d = (cvq_decoder){0};
 }
 
@@ -129,6 +133,17 @@ static span language_rows(const row_plan *p) {
 
 static span vision_rows(const row_plan *p) {
     return (span){p->language, p->count - p->language, p->vision_before};
+}
+
+/* Room for keys and values of all slots up to the stretch's last vision slot, which see no later
+ * ones. */
+static cvq_status reserve_int8(cvq_decoder *d, const row_plan *p, cvq_error *err) {
+    const cvq_model_config *c = d->weights->config;
+    if (!d->engine->fast || p->language == p->count) return CVQ_OK;
+    size_t tokens = d->slots[p->count - 1] + 1;
+    if (d->kv_int8.tokens == tokens) return CVQ_OK;
+    cvq_kv_int8_free(&d->kv_int8);
+    return cvq_kv_int8_alloc(&d->kv_int8, c->num_kv_heads, cvq_head_dim(c), tokens, "decoder", err);
 }
 
 static row_plan plan_rows(cvq_decoder *d, const cvq_stretch *s) {
@@ -223,7 +238,7 @@ static void rotate_row(void *context, const cvq_engine *e, size_t row) {
     cvq_kv_store(job->kv, e->k, d->slots[row], r + q, r + q + kv);
 }
 
-static void attend(const cvq_decoder *d, size_t layer, span rows) {
+static void attend_f32(const cvq_decoder *d, size_t layer, span rows) {
     const cvq_model_config *c = d->weights->config;
     cvq_attention_call call = {.kv = &d->kv[layer],
                                .q = d->qkv + rows.first * cvq_qkv_rows(c),
@@ -235,6 +250,26 @@ static void attend(const cvq_decoder *d, size_t layer, span rows) {
                                .out = d->y + rows.first * c->hidden_size,
                                .ldo = c->hidden_size};
     if (rows.count > 0) cvq_attention(d->engine, &call);
+}
+
+/* all: the stretch's vision rows, whose means are taken off. */
+static void attend_int8(cvq_decoder *d, size_t layer, span rows, span all) {
+    const cvq_model_config *c = d->weights->config;
+    size_t width = cvq_qkv_rows(c), dim = cvq_head_dim(c);
+    const float *keys = d->qkv + all.first * width + c->num_heads * dim;
+    cvq_kv_rows tokens = {keys, keys + c->num_kv_heads * dim, width, all.count};
+    if (rows.count == 0) return;
+    cvq_kv_int8_store_cached(d->engine, &d->kv_int8, &d->kv[layer], &tokens);
+    cvq_attention_int8_call call = {.kv = &d->kv_int8,
+                                    .q = d->qkv + rows.first * width,
+                                    .ldq = width,
+                                    .queries = rows.count,
+                                    .heads = c->num_heads,
+                                    .visible = d->visible + rows.first,
+                                    .scale = 1.0f / sqrtf((float)dim),
+                                    .out = d->y + rows.first * c->hidden_size,
+                                    .ldo = c->hidden_size};
+    cvq_attention_int8(d->engine, &call);
 }
 
 /* x += dense(y) */
@@ -261,9 +296,11 @@ static void mlp(const cvq_decoder *d, const cvq_expert *expert, span rows) {
     }
 }
 
-/* active: the rows whose hidden state is wanted after the layer; the others only leave their keys
- * and values. */
-static void layer(const cvq_decoder *d, size_t n, const row_plan *p, span language, span vision) {
+/* language and vision: the rows whose hidden state is wanted after the layer; the others only leave
+ * their keys and values. Vision rows attend in int8 in fast mode: a picture is always computed as a
+ * whole, so that its scales and means are always the same. Text, which is computed in pieces of any
+ * length or decoded, would depend on them. */
+static void layer(cvq_decoder *d, size_t n, const row_plan *p, span language, span vision) {
     const cvq_decoder_layer *l = &d->weights->layers[n];
     normalize(d, &l->input_norm, 0, p->count);
     project_qkv(d, &l->language, language_rows(p));
@@ -271,8 +308,11 @@ static void layer(const cvq_decoder *d, size_t n, const row_plan *p, span langua
     rotate_job rotate = {d, &d->kv[n]};
     cvq_engine_rows(d->engine, p->count, rotate_row, &rotate);
 
-    attend(d, n, language);
-    attend(d, n, vision);
+    attend_f32(d, n, language);
+    if (d->engine->fast)
+        attend_int8(d, n, vision, vision_rows(p));
+    else
+        attend_f32(d, n, vision);
     project_out(d, &l->language, language);
     project_out(d, &l->vision, vision);
     normalize(d, &l->post_norm, language.first, language.count);
@@ -306,6 +346,7 @@ cvq_status cvq_decoder_run(cvq_decoder *d, const cvq_stretch *s, bool every, con
     for (size_t n = 0; n < c->num_layers; n++)
         CVQ_TRY(cvq_kv_own(&d->kv[n], s->first, s->first + s->count, err));
     row_plan p = plan_rows(d, s);
+    CVQ_TRY(reserve_int8(d, &p, err));
     CVQ_TRY(embed_rows(d, s, &p, err));
     /* The last slot is the last row of its expert. */
     size_t last = is_vision_slot(s, s->first + s->count - 1) ? p.count - 1 : p.language - 1;

@@ -3,6 +3,7 @@
 #define CVQ_RUNTIME_LANGUAGE_H
 
 #include "runtime/kv_cache.h"
+#include "runtime/kv_int8.h"
 #include "runtime/vision.h"
 #include "runtime/weights.h"
 
@@ -24,6 +25,7 @@ typedef struct cvq_decoder {
     float *x, *qkv, *y, *hidden, *cos, *sin;
     void *act;
     size_t *slots, *visible;
+    cvq_kv_int8 kv_int8; /* fast: what the vision rows of a layer attend to */
 } cvq_decoder;
 
 /* inv_freq must outlive the decoder. */
@@ -32,7 +34,7 @@ cvq_status cvq_decoder_open(cvq_decoder *d, const cvq_engine *e, const cvq_weigh
 void cvq_decoder_close(cvq_decoder *d);
 /* Multiplications of so many slots, lm_head left out. */
 double cvq_decoder_work(const cvq_model_config *c, size_t first, size_t count);
-uint64_t cvq_decoder_work_bytes(const cvq_model_config *c, size_t rows);
+uint64_t cvq_decoder_work_bytes(const cvq_model_config *c, size_t rows, bool fast);
 
 /* Runs the stretch through all layers (step is called after each); its keys and values are in the
  * cache afterwards (those of earlier slots must be there). With `every` false only the last slot's

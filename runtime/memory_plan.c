@@ -46,8 +46,8 @@ static void plan_needs(const cvq_model *m, const cvq_resolved_options *r, cvq_me
                   cvq_kv_block_bytes(r->settings.kv, c->num_kv_heads, cvq_head_dim(c));
     p->picture = pixels + m->info.image_slots * (uint64_t)c->hidden_size * sizeof(float);
     p->work_encode = cvq_vision_work_bytes(c, r->settings.fast) + scratch;
-    p->work_decoder = cvq_decoder_work_bytes(c, cvq_most_rows(m, r->context)) + scratch +
-                      c->vocab_size * sizeof(float) + r->context * sizeof(int32_t);
+    p->work_decoder = cvq_decoder_work_bytes(c, cvq_most_rows(m, r->context), r->settings.fast) +
+                      scratch + c->vocab_size * sizeof(float) + r->context * sizeof(int32_t);
     p->other = OTHER_BYTES;
 }
 

@@ -203,6 +203,64 @@ static void int8_is_close_and_the_same_everywhere(void) {
     }
 }
 
+/* The last queries of a sequence, in int8 over keys and values in a cache of any type or in rows.
+ */
+static void run_causal(const problem *p, const cvq_engine *e, const cvq_kv_int8 *kv, size_t first,
+                       size_t n, float *out) {
+    size_t width = p->heads * p->d;
+    cvq_attention_int8_call call = {.kv = kv,
+                                    .q = p->q + first * width,
+                                    .ldq = width,
+                                    .queries = n,
+                                    .heads = p->heads,
+                                    .visible = p->visible + first,
+                                    .scale = 1.0f / sqrtf((float)p->d),
+                                    .out = out,
+                                    .ldo = width};
+    cvq_attention_int8(e, &call);
+}
+
+static void check_causal(const problem *shape, cvq_kv_type type, cvq_cpu_level level) {
+    problem p = *shape;
+    size_t width = p.heads * p.d;
+    cvq_engine e;
+    cvq_kv_int8 kv;
+    setup(&p, type, cvq_kernels_for(level));
+    CHECK(cvq_engine_open(&e, cvq_kernels_for(level), 2, true, &never, NULL) == CVQ_OK);
+    CHECK(cvq_kv_int8_alloc(&kv, p.kv_heads, p.d, p.keys, "test", NULL) == CVQ_OK);
+    cvq_kv_rows rows = {p.k, p.v, p.kv_heads * p.d, p.keys};
+    cvq_kv_int8_store_cached(&e, &kv, &p.kv, &rows);
+    run_causal(&p, &e, &kv, 0, p.queries, p.out);
+    double error = worst_error(&p);
+    CHECK_SAY(error <= 0.08, "%s: %zu keys of %zu, KV type %d: %g", cvq_cpu_level_name(level),
+              p.keys, p.d, (int)type, error);
+    float *other = malloc(p.queries * width * sizeof(float));
+    for (size_t n = 0; n < p.queries; n += 13) {
+        run_causal(&p, &e, &kv, n, 1, other);
+        CHECK_SAY(memcmp(other, p.out + n * width, width * sizeof(float)) == 0,
+                  "%s: query %zu alone differs", cvq_cpu_level_name(level), n);
+    }
+    if (type == CVQ_KV_F32) { /* keeps them as they are */
+        cvq_kv_int8_store(&e, &kv, &rows);
+        run_causal(&p, &e, &kv, 0, p.queries, other);
+        CHECK(memcmp(other, p.out, p.queries * width * sizeof(float)) == 0);
+    }
+    free(other);
+    cvq_kv_int8_free(&kv);
+    cvq_engine_close(&e);
+    teardown(&p);
+}
+
+static void int8_is_close_where_queries_are_grouped_and_see_what_is_before_them(void) {
+    for (int level = 0; level < CVQ_CPU_LEVELS; level++)
+        for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+            if (!cvq_cpu_has((cvq_cpu_level)level)) continue;
+            check_causal(&shapes[i], CVQ_KV_F32, (cvq_cpu_level)level);
+            check_causal(&shapes[i], CVQ_KV_F16, (cvq_cpu_level)level);
+            check_causal(&shapes[i], CVQ_KV_Q8, (cvq_cpu_level)level);
+        }
+}
+
 /* A NaN among the queries is its query's alone, one among keys or values everybody's. */
 static void int8_hides_no_nan(void) {
     for (int level = 0; level < CVQ_CPU_LEVELS; level++)
@@ -228,6 +286,7 @@ static void large_heads_are_refused_not_overrun(void) {
 int main(void) {
     RUN(attention_is_right_at_every_level);
     RUN(int8_is_close_and_the_same_everywhere);
+    RUN(int8_is_close_where_queries_are_grouped_and_see_what_is_before_them);
     RUN(int8_hides_no_nan);
     RUN(large_heads_are_refused_not_overrun);
     return REPORT();
