@@ -156,20 +156,26 @@ cvq_status cvq_read_all(int fd, uint64_t offset, void *data, size_t size, const 
     return CVQ_OK;
 }
 
+static cvq_status too_large(const char *path, size_t cap, cvq_error *err) {
+    return cvq_fail(err, CVQ_FORMAT, path,
+                    "larger than the %zu bytes that such a file may have; is it the right one?",
+                    cap);
+}
+
 cvq_status cvq_read_file(cvq_buffer *out, const char *path, size_t cap, cvq_error *err) {
     int fd;
     uint64_t size;
     CVQ_TRY(open_regular(&fd, &size, path, err));
     cvq_buffer b = {0};
-    cvq_status status = CVQ_OK;
+    cvq_status status = size > cap ? too_large(path, cap, err) : CVQ_OK;
     uint8_t piece[65536];
-    for (;;) {
+    while (status == CVQ_OK) {
         ssize_t n = read(fd, piece, sizeof piece);
         if (n < 0 && errno == EINTR) continue;
         if (n < 0) status = cvq_fail_errno(err, path, "cannot read");
         if (n <= 0) break;
         if ((size_t)n > cap - b.size) {
-            status = cvq_fail(err, CVQ_FORMAT, path, "larger than the %zu bytes allowed", cap);
+            status = too_large(path, cap, err);
             break;
         }
         if ((status = cvq_buffer_append(&b, piece, (size_t)n, err)) != CVQ_OK) break;

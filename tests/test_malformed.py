@@ -296,6 +296,21 @@ def text_files():
     ]
 
 
+def enormous():
+    """A file of 1 TB, sparse: refused by its size, not read. (what it is taken for, the command that reads it)"""
+    return [
+        ('a picture', ('cvq-run', '--image', 'bad', '--prompt', 'x', 'q4.cvq')),
+        ('a manifest', ('cvq-info', '--verify', '--manifest', 'bad', 'q4.cvq')),
+        ('a key', ('cvq-info', '--verify', '--manifest', 'manifest', '--pubkey', 'bad', 'q4.cvq')),
+        ('a task', ('cvq-eval', '--metric', 'exact', 'q4.cvq', 'bad')),
+        ('a history', ('cvq-run', '--prompt', 'x', '--history', 'bad', 'q4.cvq')),
+        ('a text', ('cvq-perplexity', 'q4.cvq', 'bad')),
+        ('answers', ('cvq-eval', '--metric', 'exact', '--baseline', 'bad', 'q4.cvq', 'task.jsonl')),
+        ('a sensitivity file', ('cvq-quantize', '--target-size', '7M', '--sensitivity', 'bad', 'small.cvq', 'out')),
+        ('a card', ('cvq-convert', '--card', 'bad', 'checkpoint', 'out')),
+    ]
+
+
 TASK_LINES = [
     ('nesting of 100,000', deep(), 'line 1, column 65: nested more than 64 deep'),
     ('no JSON', '{"question": ', 'line 1, column 14: the text ends where a value should be'),
@@ -382,6 +397,10 @@ def main():
         for file, name, data, command, says in text_files():
             write('bad', data)
             refused(f'{file}: {name}', run(*command), 'bad', says)
+        write('bad', b'')
+        os.truncate(path('bad'), 10**12)
+        for name, command in enormous():
+            refused(f'{name} of 1 TB', run(*command), 'bad', 'larger than')
         write('bad', b'\n'.join(t if isinstance(t, bytes) else t.encode() for _, t, _ in TASK_LINES) + b'\n')
         r = run('cvq-run', '--max-tokens', '1', '--batch', 'bad', '--out', 'answers', 'q4.cvq')
         check('a task of bad lines has an answer to each', r[0] == 0 and read('answers').count(b'\n') == len(TASK_LINES), r)
