@@ -36,8 +36,8 @@ static cvq_status open_regular(int *fd, uint64_t *size, const char *path, cvq_er
 }
 
 cvq_status cvq_file_map_open(cvq_file_map *map, const char *path, cvq_error *err) {
-    int fd;
-    uint64_t size;
+    int fd = -1;
+    uint64_t size = 0;
     size_t n;
     CVQ_TRY(open_regular(&fd, &size, path, err));
     void *data = NULL;
@@ -163,8 +163,8 @@ static cvq_status too_large(const char *path, size_t cap, cvq_error *err) {
 }
 
 cvq_status cvq_read_file(cvq_buffer *out, const char *path, size_t cap, cvq_error *err) {
-    int fd;
-    uint64_t size;
+    int fd = -1;
+    uint64_t size = 0;
     CVQ_TRY(open_regular(&fd, &size, path, err));
     cvq_buffer b = {0};
     cvq_status status = size > cap ? too_large(path, cap, err) : CVQ_OK;

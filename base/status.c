@@ -36,7 +36,7 @@ static void fill(cvq_error *err, cvq_status code, const char *where, const char 
         snprintf(err->message + n, sizeof err->message - (size_t)n, ": %s", strerror(system_error));
 }
 
-cvq_status cvq_fail(cvq_error *err, cvq_status code, const char *where, const char *format, ...) {
+cvq_status(cvq_fail)(cvq_error *err, cvq_status code, const char *where, const char *format, ...) {
     if (err && err->code == CVQ_OK) {
         va_list args;
         va_start(args, format);
@@ -46,7 +46,7 @@ cvq_status cvq_fail(cvq_error *err, cvq_status code, const char *where, const ch
     return code;
 }
 
-cvq_status cvq_fail_errno(cvq_error *err, const char *where, const char *format, ...) {
+cvq_status(cvq_fail_errno)(cvq_error *err, const char *where, const char *format, ...) {
     int system_error = errno;
     cvq_status code = system_error == ENOMEM ? CVQ_OUT_OF_MEMORY : CVQ_IO;
     if (err && err->code == CVQ_OK) {

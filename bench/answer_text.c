@@ -153,7 +153,7 @@ static bool rewrite_number(const char *at, char *to) {
     if (*at == '+' || *at == '-') *to++ = *at++;
     if (strcasecmp(at, "inf") == 0 || strcasecmp(at, "infinity") == 0 ||
         strcasecmp(at, "nan") == 0) {
-        strcpy(to, at);
+        memcpy(to, at, strlen(at) + 1);
         return true;
     }
     bool whole = take_digits(&at, &to), part = false;

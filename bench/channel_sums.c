@@ -102,7 +102,7 @@ cvq_status cvq_calibration_add(cvq_calibration *total, const cvq_calibration *mo
         if (!a || !b || strcmp(a->name, b->name) != 0 || a->cols != b->cols)
             return cvq_fail(err, CVQ_MISMATCH, where,
                             "is of another model than the files before it: they differ at %s",
-                            b ? b->name : a->name);
+                            i < more->count ? more->matrices[i].name : total->matrices[i].name);
         if (a->tokens > INT64_MAX - b->tokens)
             return cvq_fail(err, CVQ_FORMAT, where, "%s: too many tokens", b->name);
     }
@@ -187,10 +187,12 @@ cvq_status cvq_calibration_read(cvq_calibration *out, const char *path, cvq_erro
  * are in *names, one behind the other. */
 static cvq_status announce(const cvq_calibration *c, cvq_st_tensor *tensors, cvq_buffer *names,
                            cvq_error *err) {
-    for (size_t i = 0; i < 2 * c->count; i++) {
-        const char *name = c->matrices[i % c->count].name, *ending = i < c->count ? TOKENS : SUMS;
-        CVQ_TRY(cvq_buffer_append(names, name, strlen(name), err));
-        CVQ_TRY(cvq_buffer_append(names, ending, strlen(ending) + 1, err));
+    static const char *const endings[] = {TOKENS, SUMS};
+    for (size_t i = 0; i < 2; i++) {
+        for (const cvq_channel_sums *m = c->matrices; m < c->matrices + c->count; m++) {
+            CVQ_TRY(cvq_buffer_append(names, m->name, strlen(m->name), err));
+            CVQ_TRY(cvq_buffer_append(names, endings[i], strlen(endings[i]) + 1, err));
+        }
     }
     const char *name = (const char *)names->data; /* which does not move any more */
     for (size_t i = 0; i < 2 * c->count; i++, name += strlen(name) + 1) {

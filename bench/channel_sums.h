@@ -21,10 +21,11 @@ typedef struct cvq_calibration {
     size_t count;
 } cvq_calibration;
 
-/* All matrices of a model, zeros. *c is {0} after a failure; so is it below. */
-cvq_status cvq_calibration_open(cvq_calibration *c, const cvq_model_config *config, cvq_error *err);
+/* All matrices of a model, zeros. *out is {0} after a failure; so is it below. */
+cvq_status cvq_calibration_open(cvq_calibration *out, const cvq_model_config *config,
+                                cvq_error *err);
 /* A file: untrusted. */
-cvq_status cvq_calibration_read(cvq_calibration *c, const char *path, cvq_error *err);
+cvq_status cvq_calibration_read(cvq_calibration *out, const char *path, cvq_error *err);
 void cvq_calibration_free(cvq_calibration *c);
 
 /* NULL where there is none of this name. */

@@ -10,7 +10,7 @@
 #include "base/memory.h"
 #include "formats/chunk_hash.h"
 
-#define MAGIC "cvqlogit"
+static const uint8_t magic[8] = "cvqlogit";
 #define HASHED_BYTES 128
 #define HEAD_BYTES (HASHED_BYTES + CVQ_HASH_BYTES)
 #define ROW_HEAD_BYTES 16
@@ -23,7 +23,7 @@ static size_t row_bytes(uint32_t vocab) {
 
 static cvq_status head_bytes(uint8_t out[HEAD_BYTES], const cvq_logits_head *h, cvq_error *err) {
     memset(out, 0, HEAD_BYTES);
-    memcpy(out, MAGIC, 8);
+    memcpy(out, magic, sizeof magic);
     cvq_store_le(out + 8, 1, 4);
     cvq_store_le(out + 12, h->vocab, 4);
     cvq_store_le(out + 16, h->context, 4);
@@ -86,7 +86,7 @@ void cvq_logits_writer_free(cvq_logits_writer *w) {
 
 static cvq_status read_head(cvq_logits_file *f, cvq_error *err) {
     uint8_t whole[HEAD_BYTES];
-    if (f->map.size < HEAD_BYTES || memcmp(f->map.data, MAGIC, 8) != 0)
+    if (f->map.size < HEAD_BYTES || memcmp(f->map.data, magic, sizeof magic) != 0)
         return cvq_fail(err, CVQ_FORMAT, f->path,
                         "holds no saved logits; make them with cvq-perplexity --save-logits");
     cvq_cursor c = cvq_cursor_make(f->map.data + 8, HASHED_BYTES - 8);

@@ -65,7 +65,7 @@ typedef struct cvq_logits_file {
 
 /* CVQ_FORMAT for a file that is none or not whole, CVQ_MISMATCH where vocabulary, context or text
  * are not the expected ones. Nothing is taken on trust: rows are checked when they are read. */
-cvq_status cvq_logits_open(cvq_logits_file *f, const char *path, const cvq_logits_head *expected,
+cvq_status cvq_logits_open(cvq_logits_file *out, const char *path, const cvq_logits_head *expected,
                            cvq_error *err);
 /* Row i, borrowed from the file. */
 cvq_status cvq_logits_row(const cvq_logits_file *f, uint64_t i, cvq_saved_row *row, cvq_error *err);

@@ -39,7 +39,7 @@ typedef struct weight_sum {
 } weight_sum;
 
 static weight_sum sum_part(const cvq_bench *b, cvq_part part, bool layered) {
-    weight_sum sum = {0};
+    weight_sum sum = {.type = ""};
     size_t first, count;
     uint32_t layers = part == CVQ_PART_VIT ? b->config.vit_num_layers : b->config.num_layers;
     uint64_t largest = 0;
@@ -52,8 +52,10 @@ static weight_sum sum_part(const cvq_bench *b, cvq_part part, bool layered) {
         cvq_tensor_bytes(b->types[i], CVQ_PANEL_ROWS, spec.rows, spec.cols, &bytes);
         sum.params += (double)spec.rows * (double)spec.cols;
         sum.bytes += (double)bytes;
-        if (bytes > largest) sum.type = cvq_type_describe(b->types[i])->name;
-        if (bytes > largest) largest = bytes;
+        if (bytes > largest) {
+            sum.type = cvq_type_describe(b->types[i])->name;
+            largest = bytes;
+        }
     }
     return sum;
 }
@@ -122,7 +124,8 @@ static void close_attention(attention_bench *a) {
 /* As runtime/vision.c calls it. */
 static void attend(attention_bench *a, const cvq_model_config *c) {
     size_t tokens = c->vit_num_positions, d = c->vit_hidden_size, heads = c->vit_num_heads;
-    float scale = 1.0f / sqrtf((float)(d / heads));
+    size_t head_dim = d / heads;
+    float scale = 1.0f / sqrtf((float)head_dim);
     cvq_kv_rows rows = {a->qkv + d, a->qkv + 2 * d, 3 * d, tokens};
     cvq_attention_int8_call fast = {.kv = &a->kv_int8,
                                     .q = a->qkv,

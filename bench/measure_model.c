@@ -174,7 +174,8 @@ static cvq_status measure_decode(model_bench *m, cvq_error *err) {
     }
     if (t.count == 0) return CVQ_OK;
     cvq_bench_row row = row_of(m, "decode", CVQ_BENCH_DECODE, 1, CVQ_T_LANGUAGE_GATE);
-    double params = 0, keys = (double)(slots + t.count / 2);
+    size_t visible = slots + t.count / 2;
+    double params = 0, keys = (double)visible;
     add_part(m, CVQ_PART_LANGUAGE, &params, &row.bytes);
     add_part(m, CVQ_PART_HEAD, &params, &row.bytes);
     row.ops = 2 * params + 4 * keys * c->hidden_size * c->num_layers;

@@ -139,8 +139,9 @@ static cvq_status mmmu_letter(const char *answer, const cvq_answer_key *key, int
 
 int cvq_mmmu_number(const char *text, double *out) {
     char copy[256], rounded[512];
-    if (strlen(text) >= sizeof copy) return 0;
-    strcpy(copy, text);
+    const size_t length = strlen(text);
+    if (length >= sizeof copy) return 0;
+    memcpy(copy, text, length + 1);
     cvq_text_replace(copy, ',', '\0');
     if (!cvq_text_to_number(copy, out)) return 0;
     snprintf(rounded, sizeof rounded, "%.2f", *out);

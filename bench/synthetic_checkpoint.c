@@ -260,6 +260,7 @@ static cvq_status write_shard(maker *m, size_t shard) {
     const cvq_tensor_spec **specs = list;
     for (size_t i = 0; i < m->count; i++)
         if (m->shard[i] == shard) specs[count++] = &m->specs[i];
+    /* NOLINTNEXTLINE(bugprone-sizeof-expression): pointers are sorted */
     if (count > 1) qsort(specs, count, sizeof *specs, compare_names);
     shard_name(m, shard, name);
     cvq_status status = create(m, name, &fd, &path);

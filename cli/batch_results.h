@@ -32,9 +32,9 @@ typedef struct cvq_results {
 /* Creates the file, or reads the lines of an existing one and drops a last line that was not
  * finished; afresh: drops them all. A file that holds anything else is CVQ_FORMAT and left alone.
  */
-cvq_status cvq_results_open(cvq_results *r, const char *path, bool afresh, cvq_error *err);
+cvq_status cvq_results_open(cvq_results *out, const char *path, bool afresh, cvq_error *err);
 /* The same of a file that is only read. */
-cvq_status cvq_results_read(cvq_results *r, const char *path, cvq_error *err);
+cvq_status cvq_results_read(cvq_results *out, const char *path, cvq_error *err);
 /* The line that the file had for this id, or NULL. Each line counts for one question. */
 const cvq_known_line *cvq_results_take(cvq_results *r, const char *id);
 /* key: "answer" or "error"; score NULL: none. On failure the file keeps its whole lines. */

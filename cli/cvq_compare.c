@@ -168,6 +168,8 @@ static cvq_status run_all(work *w, cvq_error *err) {
         status = cvq_interrupted() ? cvq_fail(err, CVQ_CANCELLED, "", "interrupted")
                                    : run_piece(w, i, err);
     }
+    w->reference.run.prefix = NULL;
+    for (size_t m = 0; m < w->num_models; m++) w->models[m].run.prefix = NULL;
     cvq_progress_erase();
     return status;
 }

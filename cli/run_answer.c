@@ -101,7 +101,6 @@ cvq_status cvq_run_picture(const cvq_run *run, const char *path, cvq_image **ima
 /* ---------------------------------------------------------------- tokens as they come */
 
 typedef struct stream {
-    cvq_run *run;
     cvq_answer *answer;
     bool to_stdout, to_terminal, begun;
     cvq_error error;
@@ -176,7 +175,7 @@ cvq_status cvq_run_answer(cvq_run *run, const cvq_prompt *prompt, bool to_stdout
                              .top_p = (float)args->top_p,
                              .repetition_penalty = (float)args->repetition_penalty,
                              .seed = args->seed};
-    stream s = {.run = run, .answer = a, .to_stdout = to_stdout};
+    stream s = {.answer = a, .to_stdout = to_stdout};
     s.to_terminal = to_stdout && isatty(STDOUT_FILENO);
     run->phase = -1;
     run->streaming = to_stdout;

@@ -23,6 +23,13 @@ static bool add_text(cJSON *object, const char *key, const char *value) {
     return object && cJSON_AddStringToObject(object, key, value);
 }
 
+/* Takes the item over, also where it fails. */
+static bool add_item(cJSON *object, const char *key, cJSON *item) {
+    if (cJSON_AddItemToObject(object, key, item)) return true;
+    cJSON_Delete(item);
+    return false;
+}
+
 static bool add_hash(cJSON *array, const uint8_t *hash) {
     char hex[2 * CVQ_HASH_BYTES + 1];
     cvq_hash_hex(hash, hex);
@@ -53,8 +60,7 @@ static cvq_status add_metadata(cJSON *root, const cvq_reader *r, cvq_error *err)
     bool ok = status == CVQ_OK;
     static const char *const kept[] = {"recipe", "source", "card"};
     for (size_t i = 0; ok && i < sizeof kept / sizeof *kept; i++)
-        ok = cJSON_AddItemToObject(root, kept[i],
-                                   cJSON_DetachItemFromObjectCaseSensitive(metadata, kept[i]));
+        ok = add_item(root, kept[i], cJSON_DetachItemFromObjectCaseSensitive(metadata, kept[i]));
     cJSON *licenses = ok ? cJSON_AddArrayToObject(root, "licenses") : NULL;
     ok = ok && licenses;
     for (size_t i = 0; ok && i < m.num_licenses; i++) {
@@ -117,7 +123,7 @@ cvq_status cvq_manifest_print(const cvq_reader *r, const cJSON *quality, cvq_buf
               add_u64(root, "version", CVQ_MANIFEST_VERSION) && add_file(root, r);
     if (ok) status = add_metadata(root, r, err);
     if (ok && status == CVQ_OK && quality)
-        ok = cJSON_AddItemToObject(root, "quality", cJSON_Duplicate(quality, true));
+        ok = add_item(root, "quality", cJSON_Duplicate(quality, true));
     ok = ok && (status != CVQ_OK || (add_head(root, r) && add_tensors(root, r)));
     if (!ok)
         status = cvq_fail(err, CVQ_OUT_OF_MEMORY, cvq_reader_path(r), "no memory for its manifest");

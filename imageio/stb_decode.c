@@ -22,7 +22,7 @@ static void *arena_alloc(size_t n) {
     return arena.base + at;
 }
 
-static void arena_free(void *p) {
+static void arena_free(const void *p) {
     if (p && p == arena.base + arena.last) arena.used = arena.last;
 }
 

@@ -120,13 +120,13 @@ cvq_status cvq_kv_own(cvq_kv_cache *c, size_t first, size_t keys, cvq_error *err
 /* ---------------------------------------------------------------- slots */
 
 typedef struct head_view {
-    float *scales; /* [2][256], or NULL */
+    float *scales; /* [2][256], of int8 alone */
     uint8_t *keys, *values;
 } head_view;
 
 static head_view head_of(const cvq_kv_cache *c, size_t block, size_t head) {
     uint8_t *p = c->blocks[block]->data + head * head_bytes(c->type, c->head_dim);
-    head_view v = {.scales = c->type == CVQ_KV_Q8 ? (float *)(void *)p : NULL};
+    head_view v = {.scales = (float *)(void *)p};
     v.keys = p + scale_bytes(c->type);
     v.values = v.keys + key_elements(c->head_dim) * element_bytes(c->type);
     return v;
@@ -211,7 +211,7 @@ void cvq_kv_move_row(const cvq_kv_cache *c, size_t slot, uint8_t *row, bool to_c
     size_t at = slot % CVQ_KV_BLOCK, d = c->head_dim, size = element_bytes(c->type);
     for (size_t h = 0; h < c->heads; h++) {
         head_view v = head_of(c, slot / CVQ_KV_BLOCK, h);
-        if (v.scales) {
+        if (c->type == CVQ_KV_Q8) {
             move_piece(&row, v.scales + at, sizeof(float), to_cache);
             move_piece(&row, v.scales + CVQ_KV_BLOCK + at, sizeof(float), to_cache);
         }

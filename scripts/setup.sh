@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What building, testing and cross-building need, and how it comes onto this machine.
 #
-#   setup.sh build|test|cross|emulate|package|fuzz   install what is missing (apt, as root or with sudo that asks
+#   setup.sh build|test|cross|emulate|package|fuzz|analyze   install what is missing (apt, as root or with sudo that asks
 #                                       nothing); else print the command that does, and exit 1
 #   setup.sh --check WHAT               install nothing
 #   setup.sh --python                   print the python3 that the tests use
@@ -72,6 +72,12 @@ look_fuzz() {
         clang -fsanitize=fuzzer,address -x c -o "$scratch/fuzzer" - >/dev/null 2>&1 ||
         need "libclang-rt-$(clang -dumpversion 2>/dev/null | cut -d. -f1)-dev" "libFuzzer"
 }
+look_analyze() {
+    look_build
+    has clang-tidy || need clang-tidy "clang-tidy 14"
+    has cppcheck || need cppcheck cppcheck
+    has valgrind || need valgrind valgrind
+}
 look_cross() {
     local m
     has aarch64-linux-gnu-gcc || need gcc-aarch64-linux-gnu "a cross compiler for aarch64"
@@ -131,7 +137,7 @@ explain() {
 }
 
 usage() {
-    echo "usage: scripts/setup.sh [--check] build|test|cross|emulate|package|fuzz | --python" >&2
+    echo "usage: scripts/setup.sh [--check] build|test|cross|emulate|package|fuzz|analyze | --python" >&2
     exit 2
 }
 check=no
@@ -151,7 +157,7 @@ look() {
     "look_$what"
     [ ${#missing[@]} -eq 0 ]
 }
-case "$what" in build | test | cross | emulate | package | fuzz) ;; *) usage ;; esac
+case "$what" in build | test | cross | emulate | package | fuzz | analyze) ;; *) usage ;; esac
 if look; then exit 0; fi
 if [ "$check" = no ] && has apt-get && install && look; then exit 0; fi
 explain

@@ -18,6 +18,9 @@ A line "cvq-test: ..." near the top of a test's source says where it runs:
     native        in no configuration that is emulated, where it would take too long
     processor     also in a configuration called *-plain, which has an older processor than another
                   of the same folder; tests without this mark do not run there again
+    threads       also in the configuration "tsan", in which tests without this mark do not run
+                  ("tsan-all": nor tests of commands without it, but all unit tests)
+    formats       likewise in the configuration "coverage"
 
 The output of what failed is shown, what was skipped is listed with its reason, and the last line is
 the sum in the same form.
@@ -37,6 +40,7 @@ import time
 CLOSING = re.compile(r'^(\d+) passed, (\d+) failed, (\d+) skipped$')
 SECONDS = 1200  # after which a test is taken for hanging
 SHOWN_LINES = 150
+NEEDED = (('-plain', 'processor'), ('tsan', 'threads'), ('tsan-all', 'threads'), ('coverage', 'formats'))
 
 
 class Job:
@@ -79,11 +83,12 @@ def jobs_of(config):
         tests.append((os.path.basename(source), source, [sys.executable, source]))
     for name, source, command in tests:
         marks = marks_of(source)
-        if 'once' in marks and config.name != 'gcc':
+        needed = next((m for ending, m in NEEDED if config.name.endswith(ending)), None)
+        if needed and needed not in marks and not (config.name == 'tsan-all' and source.endswith('.c')):
+            continue
+        if 'once' in marks and not needed and config.name != 'gcc':
             continue
         if 'native' in marks and config.runner:
-            continue
-        if config.name.endswith('-plain') and 'processor' not in marks:
             continue
         yield Job(config, name, command)
 
@@ -98,21 +103,18 @@ def environment(job):
              XDG_CACHE_HOME='/dev/null',
              ASAN_OPTIONS='detect_leaks=1:exitcode=99:detect_stack_use_after_return=1',
              LSAN_OPTIONS='exitcode=99',
+             TSAN_OPTIONS='exitcode=99:halt_on_error=1:second_deadlock_stack=1',
              UBSAN_OPTIONS='print_stacktrace=1:halt_on_error=1:exitcode=99')
     e.pop('CVQ_CPU', None)
     return e
 
 
 def run(job):
-    """-> (passed, failed, skipped, output, seconds)"""
-    start = time.monotonic()
+    """-> (passed, failed, skipped, output, seconds, seconds of processor time)"""
+    start, cpu = time.monotonic(), 0
     with tempfile.TemporaryFile() as out:
         try:
-            code = subprocess.run(job.command, stdin=subprocess.DEVNULL, stdout=out,
-                                  stderr=subprocess.STDOUT, env=environment(job),
-                                  timeout=SECONDS).returncode
-        except subprocess.TimeoutExpired:
-            code = 'timeout'
+            code, cpu = run_command(job, out)
         except OSError as e:
             code = str(e)
         out.seek(0)
@@ -120,7 +122,19 @@ def run(job):
     counts, wrong = judge(code, text)
     if wrong:
         text += f'\n{wrong}\n'
-    return (*counts, text, time.monotonic() - start)
+    return (*counts, text, time.monotonic() - start, cpu)
+
+
+def run_command(job, out):
+    """-> exit status, or 'timeout'; seconds of processor time, which say on a busy machine too where time goes"""
+    p = subprocess.Popen(job.command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, env=environment(job))
+    late = []
+    timer = threading.Timer(SECONDS, lambda: (late.append(True), p.kill()))
+    timer.start()
+    _, status, usage = os.wait4(p.pid, 0)
+    timer.cancel()
+    p.returncode = os.waitstatus_to_exitcode(status)
+    return 'timeout' if late else p.returncode, usage.ru_utime + usage.ru_stime
 
 
 def judge(code, text):
@@ -139,11 +153,11 @@ def skip_lines(text):
 
 
 def report(job, result, lock):
-    passed, failed, skipped, text, seconds = result
+    passed, failed, skipped, text, seconds, cpu = result
     with lock:
         print(f'{"FAIL" if failed else "ok":4} {job.label():48} {passed:5} passed'
               + (f', {failed} failed' if failed else '') + (f', {skipped} skipped' if skipped else '')
-              + f'  ({seconds:.1f} s)')
+              + f'  ({seconds:.1f} s, processor {cpu:.1f} s)')
         if failed:
             lines = [line for line in text.rstrip().splitlines() if not line.startswith('ok ')]
             if len(lines) > SHOWN_LINES:
@@ -161,7 +175,7 @@ def run_all(jobs, workers):
         report(job, result, lock)
         return job, result
 
-    jobs = sorted(jobs, key=lambda j: (not j.config.runner, j.config.name not in ('asan', 'ubsan')))
+    jobs = sorted(jobs, key=lambda j: (not j.config.runner, j.config.name not in ('asan', 'ubsan', 'tsan')))
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
         return list(pool.map(one, jobs))
 
@@ -197,6 +211,9 @@ def main():
     if not jobs:
         print('no test was found')
         failed += 1
+    for config in args.configs:
+        spent = [r[5] for job, r in results if job.config is config]
+        print(f'{config.name}: {len(spent)} tests, processor {sum(spent):.0f} s')
     print(f'{passed} passed, {failed} failed, {skipped + len(args.skipped)} skipped')
     return 1 if failed else 0
 

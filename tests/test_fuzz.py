@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """The fuzz targets on their corpora, without a fuzzer: what was once found, and what covers the most.
-`make fuzz MINUTES=n` looks for more."""
+`make fuzz MINUTES=n` looks for more.
+cvq-test: formats"""
 import os
 import shlex
 import subprocess

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Malformed files of every kind that a command reads, beside .cvq files (tests/unit/test_malformed_files.c): each is refused in one line that names
 the file, what is wrong, and where that is not plain, what to do.
-cvq-test: native"""
+cvq-test: native formats"""
 import json
 import os
 import re

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Packed files and parts: the same bytes come back, a flipped bit anywhere is found, the piece or part that it hit is named, and a second copy of it
 makes the file whole, with the same id.
-cvq-test: native"""
+cvq-test: native formats"""
 import os
 import random
 import re

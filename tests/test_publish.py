@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """docs/publish.md followed word for word: its command blocks, with the installed commands and the small checkpoint, once as the
-publisher and once as the receiver.  cvq-test: once"""
+publisher and once as the receiver.  cvq-test: once formats"""
 import json
 import os
 import re

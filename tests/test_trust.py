@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Files that are handed out: manifests and their signatures, damage that is named and mended, updates.
-cvq-test: native"""
+cvq-test: native formats"""
 import hashlib
 import json
 import os

@@ -154,7 +154,10 @@ static inline cvq_status small_write(int fd, const char *metadata, bool backward
         const cvq_tensor *t = cvq_writer_tensor(w, i);
         const uint64_t step = backwards ? CVQ_CHUNK_BYTES : t->size;
         uint8_t *data = malloc((size_t)t->size);
-        if (!data) abort();
+        if (!data) {
+            status = cvq_fail(err, CVQ_OUT_OF_MEMORY, "small.cvq", "no memory for a tensor");
+            break;
+        }
         small_tensor(t, i, data);
         for (uint64_t at = (t->size - 1) / step * step; status == CVQ_OK; at -= step) {
             const uint64_t left = t->size - at;

@@ -1,5 +1,6 @@
 /* Allocation against trying everything; sensitivities read back, and files that are none; errors of
- * types; recipes that give back the types they were made from. */
+ * types; recipes that give back the types they were made from.
+ * cvq-test: threads */
 #include "quant/allocate.h"
 
 #include <math.h>

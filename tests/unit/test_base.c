@@ -1,4 +1,5 @@
-/* base/: size arithmetic, half precision, buffers, files, threads, levels. */
+/* base/: size arithmetic, half precision, buffers, files, threads, levels.
+ * cvq-test: threads */
 #include <fcntl.h>
 #include <math.h>
 #include <stdlib.h>

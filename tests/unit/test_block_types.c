@@ -1,5 +1,6 @@
 /* Block types: sizes against the figures of the design, layouts against their formulas written out
- * a second time, values against theirs. */
+ * a second time, values against theirs.
+ * cvq-test: formats */
 #include "formats/block_types.h"
 
 #include <math.h>

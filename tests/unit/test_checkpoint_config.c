@@ -1,5 +1,5 @@
 /* config.json and generation_config.json: the released files, defaults, and one change at a time.
- */
+ * cvq-test: formats */
 #include "convert/checkpoint_config.h"
 
 #include <math.h>

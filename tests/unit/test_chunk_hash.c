@@ -1,4 +1,5 @@
-/* SHA-256 against published values, whole and in pieces. */
+/* SHA-256 against published values, whole and in pieces.
+ * cvq-test: formats */
 #include "formats/chunk_hash.h"
 
 #include <string.h>

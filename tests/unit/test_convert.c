@@ -1,5 +1,6 @@
 /* Whole conversions: values, one step against two, provenance, progress, and the plan of the real
- * model from sparse files. */
+ * model from sparse files.
+ * cvq-test: threads formats */
 #include "convert/convert.h"
 
 #include "formats/chunk_hash.h"

@@ -1,5 +1,6 @@
 /* The .cvq file: what is written comes back, every byte is accounted for, and what does not
- * fit is refused (each malformation of a head: test_malformed_files.c). */
+ * fit is refused (each malformation of a head: test_malformed_files.c).
+ * cvq-test: threads formats */
 #include "tests/unit/head_edit.h"
 
 static void written_file_comes_back(void) {

@@ -1,6 +1,7 @@
 /* Pictures that keep what was computed of them, saved and loaded: the same bits as without,
  * whatever the settings; files that are damaged, cut, of another model or another session. The
- * model is random, as small as may be, with enough slots for a whole block of the KV cache. */
+ * model is random, as small as may be, with enough slots for a whole block of the KV cache.
+ * cvq-test: threads */
 #define CVQ_UNSTABLE
 #include "cvq.h"
 

@@ -1,4 +1,5 @@
-/* JSON: what is refused and where, what is read and printed. */
+/* JSON: what is refused and where, what is read and printed.
+ * cvq-test: formats */
 #include "formats/json.h"
 
 #include <math.h>

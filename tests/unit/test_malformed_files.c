@@ -1,5 +1,6 @@
 /* Each malformation of a .cvq file is refused with its own message, which says where and what to do
- * - also where the head's hash was made to fit; and damage of any kind is survived. */
+ * - also where the head's hash was made to fit; and damage of any kind is survived.
+ * cvq-test: formats */
 #include "runtime/weight_check.h"
 #include "tests/unit/head_edit.h"
 

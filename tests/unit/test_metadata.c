@@ -1,4 +1,5 @@
-/* Metadata: canonical text, the way back, and strictness. */
+/* Metadata: canonical text, the way back, and strictness.
+ * cvq-test: formats */
 #include "formats/metadata.h"
 
 #include <stdlib.h>

@@ -1,4 +1,5 @@
-/* formats/model_config and model_tensors: the real model's list, and every bound of a config. */
+/* formats/model_config and model_tensors: the real model's list, and every bound of a config.
+ * cvq-test: formats */
 #include "formats/model_tensors.h"
 
 #include <math.h>

@@ -1,5 +1,6 @@
 /* Whole files: the same bytes for any number of threads and either source, values and statistics
- * against a decoding of the file, padding, failures that name their place, progress, the report. */
+ * against a decoding of the file, padding, failures that name their place, progress, the report.
+ * cvq-test: threads */
 #include "quant/quantize.h"
 
 #include <fcntl.h>

@@ -1,4 +1,5 @@
-/* safetensors: malformed files by name, shards against their index, values, and writing. */
+/* safetensors: malformed files by name, shards against their index, values, and writing.
+ * cvq-test: formats */
 #include "formats/safetensors.h"
 
 #include <fcntl.h>

@@ -1,5 +1,6 @@
 /* Sessions on the small checkpoint: what is kept, recomputed, decoded or split gives the same bits;
- * limits and cancellation. */
+ * limits and cancellation.
+ * cvq-test: threads */
 #define CVQ_UNSTABLE
 #include "cvq.h"
 

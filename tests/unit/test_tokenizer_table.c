@@ -1,4 +1,5 @@
-/* The tokenizer's table: look-ups, and every kind of damage refused with its own message. */
+/* The tokenizer's table: look-ups, and every kind of damage refused with its own message.
+ * cvq-test: formats */
 #include "formats/tokenizer_table.h"
 
 #include "base/checked.h"
