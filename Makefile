@@ -211,6 +211,10 @@ emulate: ## the kernels' tests at AVX-512 VNNI on an emulated processor (Bochs; 
 	+@$(MAKE) --no-print-directory -j$(JOBS) WERROR=-Werror $(B)/tests/test_kernels
 	scripts/emulate.sh $(B)/emulate $(B)/tests/test_kernels avx512 --in-bochs
 
+evex: ## the kernels' tests at AVX-VNNI on a processor that has AVX-512 VNNI instead
+	+@$(MAKE) --no-print-directory -j$(JOBS) B=build/evex CFLAGS=-DCVQ_EVEX WERROR=-Werror build/evex/tests/test_kernels
+	build/evex/tests/test_kernels avxvnni
+
 # ---- analysis: gcc's own while it compiles, then clang-tidy (.clang-tidy) and cppcheck (.cppcheck); tests are not looked at
 # gcc 12 alone does not follow what it reports in two of its checks: values that "= {0}" or a loop set, and memory that is stored
 # at a variable index. clang-tidy looks for both, valgrind and LeakSanitizer find them in what runs.
@@ -319,7 +323,7 @@ help: ## this list
 	@echo 'make TARGET [V=1] [B=build folder] [CC=compiler] [PREFIX=/usr/local] [DESTDIR=]'
 	@grep -hE '^[a-z0-9_-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z0-9_-]+):.*## /  \1\t/' | expand -t 20
 
-.PHONY: all needs force unit-tests fuzz-targets test-programs demo test quick faults regress clang asan ubsan tsan aarch64 emulate analyzed \
+.PHONY: all needs force unit-tests fuzz-targets test-programs demo test quick faults regress clang asan ubsan tsan aarch64 emulate evex analyzed \
   analyze valgrind coverage fuzz check-includes format format-check manuals deb install uninstall clean help
 .SECONDARY:
 .DELETE_ON_ERROR:

@@ -48,8 +48,12 @@ static unsigned detect(void) {
     if (a >= 1) __get_cpuid_count(7, 1, &a71, &b, &c, &d);
     if (!(ymm && bit(b7, 5) && fma && f16c)) return levels;
     levels |= 1u << CVQ_CPU_AVX2;
-    if (bit(a71, 4)) levels |= 1u << CVQ_CPU_AVXVNNI;
+    bool avxvnni = bit(a71, 4);
     bool f = bit(b7, 16), dq = bit(b7, 17), bw = bit(b7, 30), vl = bit(b7, 31), vnni = bit(c7, 11);
+#ifdef CVQ_EVEX /* a build for tests: see runtime/kernels/vnni_ymm.h */
+    avxvnni = zmm && f && vl && vnni;
+#endif
+    if (avxvnni) levels |= 1u << CVQ_CPU_AVXVNNI;
     if (zmm && f && dq && bw && vl && vnni) {
         levels |= 1u << CVQ_CPU_AVX512;
         if (bit(a71, 5)) levels |= 1u << CVQ_CPU_AVX512BF16;

@@ -1,5 +1,6 @@
 /* Attention in int8 with AVX-VNNI: 12 integer sums, a line in two registers, one of codes. */
 #include "runtime/kernels/attention_ymm.h"
+#include "runtime/kernels/vnni_ymm.h"
 
 #define ATTEND attend_int8_6x16__avxvnni
 #define tile_codes attention_codes
@@ -11,9 +12,7 @@
  * gemm_int8_avxvnni.c. */
 GEMM_INLINE void multiply_line(__m256i dot[2], __m256i top, __m256i bottom, const uint8_t *codes) {
     __m256i four;
-    __asm__("vpbroadcastd %3, %2\n\t"
-            "%{vex%} vpdpbusd %4, %2, %0\n\t"
-            "%{vex%} vpdpbusd %5, %2, %1"
+    __asm__("vpbroadcastd %3, %2\n\t" VPDPBUSD " %4, %2, %0\n\t" VPDPBUSD " %5, %2, %1"
             : "+x"(dot[0]), "+x"(dot[1]), "=&x"(four)
             : "m"(*(const uint8_t(*)[4])codes), "x"(top), "x"(bottom));
 }

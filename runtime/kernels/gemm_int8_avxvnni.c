@@ -1,6 +1,7 @@
 /* int8 matrix kernels with AVX-VNNI: as with AVX-512 VNNI, in ymm registers. A tile is one panel
  * (two halves) x 6 rows: 12 integer accumulators; the floats stay in c. */
 #include "runtime/kernels/gemm_int8_ymm.h"
+#include "runtime/kernels/vnni_ymm.h"
 
 static void unpack_q8_lines(const cvq_panels *w, const uint8_t *data, gemm_chunk *out) {
     unpack_q8(w, data, out);
@@ -25,9 +26,7 @@ static void unpack_q4_lines(const cvq_panels *w, const uint8_t *data, gemm_chunk
  * accumulator twice nor loads activations ahead, for which there are no registers. */
 GEMM_INLINE void multiply_line(__m256i dot[2], __m256i top, __m256i bottom, const int8_t *q) {
     __m256i four;
-    __asm__("vpbroadcastd %3, %2\n\t"
-            "%{vex%} vpdpbusd %2, %4, %0\n\t"
-            "%{vex%} vpdpbusd %2, %5, %1"
+    __asm__("vpbroadcastd %3, %2\n\t" VPDPBUSD " %2, %4, %0\n\t" VPDPBUSD " %2, %5, %1"
             : "+x"(dot[0]), "+x"(dot[1]), "=&x"(four)
             : "m"(*(const int8_t(*)[4])q), "x"(top), "x"(bottom));
 }

@@ -1,9 +1,10 @@
 /* int8 matrix kernels for few rows with AVX-VNNI: vpdpbusd on halves of lines. */
 #include "runtime/kernels/gemv_int8_ymm.h"
+#include "runtime/kernels/vnni_ymm.h"
 
 /* Assembly, since for the intrinsic gcc 12 copies every accumulator twice. */
 GEMM_INLINE __m256i dot4(__m256i sum, __m256i codes, __m256i activations) {
-    __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sum) : "x"(codes), "x"(activations));
+    __asm__(VPDPBUSD " %2, %1, %0" : "+x"(sum) : "x"(codes), "x"(activations));
     return sum;
 }
 
