@@ -63,7 +63,7 @@ typedef struct gemm_plan {
     gemm_unpack_fn *unpack;
     gemm_start_fn *start;
     gemm_pack_fn *pack;                                 /* NULL: activations are read in place */
-    size_t activation_bytes;                            /* 1 or 2 */
+    size_t activation_bytes;                            /* of a packed one */
     size_t rows, panels;                                /* of the largest tile */
     gemm_tile_fn *tile[GEMM_MAX_PANELS][GEMM_MAX_ROWS]; /* [panels - 1][rows - 1] */
 } gemm_plan;

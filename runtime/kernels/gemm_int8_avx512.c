@@ -213,15 +213,13 @@ TILES(2, 32)
 TILES(1, 128)
 TILES(2, 128)
 
-#define PLAN(unpack, block)                                                                        \
+#define PLAN(type, block)                                                                          \
     {                                                                                              \
-        unpack, start_##block, NULL, 1, 6, 2, {                                                    \
-            {tile_##block##_1x1, tile_##block##_1x2, tile_##block##_1x3,                           \
-             tile_##block##_1x4, tile_##block##_1x5, tile_##block##_1x6},                          \
-            {                                                                                      \
-                tile_##block##_2x1, tile_##block##_2x2, tile_##block##_2x3, tile_##block##_2x4,    \
-                    tile_##block##_2x5, tile_##block##_2x6                                         \
-            }                                                                                      \
+        .unpack = unpack_##type, .start = start_##block, .rows = 6, .panels = 2, .tile = {         \
+            {tile_##block##_1x1, tile_##block##_1x2, tile_##block##_1x3, tile_##block##_1x4,       \
+             tile_##block##_1x5, tile_##block##_1x6},                                              \
+            {tile_##block##_2x1, tile_##block##_2x2, tile_##block##_2x3, tile_##block##_2x4,       \
+             tile_##block##_2x5, tile_##block##_2x6}                                               \
         }                                                                                          \
     }
 
@@ -229,7 +227,7 @@ TILES(2, 128)
     void gemm_u8##type##_32x6__avx512(const cvq_panels *w, size_t panel0, size_t num_panels,       \
                                       const cvq_act8 *a, size_t row0, size_t m, float *c,          \
                                       size_t ldc) {                                                \
-        static const gemm_plan plan = PLAN(unpack_##type, block);                                  \
+        static const gemm_plan plan = PLAN(type, block);                                           \
         cvq_gemm_int8_run(&plan, w, panel0, num_panels, a, row0, m, c, ldc);                       \
     }
 KERNEL_OF(q8, 128)

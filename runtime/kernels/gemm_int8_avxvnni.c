@@ -72,14 +72,13 @@ TILES(128)
     void gemm_u8##type##_16x6__avxvnni(const cvq_panels *w, size_t panel0, size_t num_panels,      \
                                        const cvq_act8 *a, size_t row0, size_t m, float *c,         \
                                        size_t ldc) {                                               \
-        static const gemm_plan plan = {unpack_##type##_lines,                                      \
-                                       start_##block,                                              \
-                                       NULL,                                                       \
-                                       1,                                                          \
-                                       6,                                                          \
-                                       1,                                                          \
-                                       {{tile_##block##_1, tile_##block##_2, tile_##block##_3,     \
-                                         tile_##block##_4, tile_##block##_5, tile_##block##_6}}};  \
+        static const gemm_plan plan = {                                                            \
+            .unpack = unpack_##type##_lines,                                                       \
+            .start = start_##block,                                                                \
+            .rows = 6,                                                                             \
+            .panels = 1,                                                                           \
+            .tile = {{tile_##block##_1, tile_##block##_2, tile_##block##_3, tile_##block##_4,      \
+                      tile_##block##_5, tile_##block##_6}}};                                       \
         cvq_gemm_int8_run(&plan, w, panel0, num_panels, a, row0, m, c, ldc);                       \
     }
 KERNEL_OF(q8, 128)

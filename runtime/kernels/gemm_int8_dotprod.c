@@ -54,13 +54,11 @@ TILES(128)
                                        const cvq_act8 *a, size_t row0, size_t m, float *c,         \
                                        size_t ldc) {                                               \
         static const gemm_plan plan = {                                                            \
-            unpack_##type##_lines,                                                                 \
-            cvq_gemm_start_##block,                                                                \
-            NULL,                                                                                  \
-            1,                                                                                     \
-            4,                                                                                     \
-            1,                                                                                     \
-            {{tile_##block##_1, tile_##block##_2, tile_##block##_3, tile_##block##_4}}};           \
+            .unpack = unpack_##type##_lines,                                                       \
+            .start = cvq_gemm_start_##block,                                                       \
+            .rows = 4,                                                                             \
+            .panels = 1,                                                                           \
+            .tile = {{tile_##block##_1, tile_##block##_2, tile_##block##_3, tile_##block##_4}}};   \
         cvq_gemm_int8_run(&plan, w, panel0, num_panels, a, row0, m, c, ldc);                       \
     }
 KERNEL_OF(q8, 128)

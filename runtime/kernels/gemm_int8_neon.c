@@ -58,13 +58,11 @@ TILE(2, 128)
     void gemm_s8##type##_16x2__neon(const cvq_panels *w, size_t panel0, size_t num_panels,         \
                                     const cvq_act8 *a, size_t row0, size_t m, float *c,            \
                                     size_t ldc) {                                                  \
-        static const gemm_plan plan = {unpack_##type##_lines,                                      \
-                                       cvq_gemm_start_##block,                                     \
-                                       NULL,                                                       \
-                                       1,                                                          \
-                                       2,                                                          \
-                                       1,                                                          \
-                                       {{tile_##block##_1, tile_##block##_2}}};                    \
+        static const gemm_plan plan = {.unpack = unpack_##type##_lines,                            \
+                                       .start = cvq_gemm_start_##block,                            \
+                                       .rows = 2,                                                  \
+                                       .panels = 1,                                                \
+                                       .tile = {{tile_##block##_1, tile_##block##_2}}};            \
         cvq_gemm_int8_run(&plan, w, panel0, num_panels, a, row0, m, c, ldc);                       \
     }
 KERNEL_OF(q8, 128)
