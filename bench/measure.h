@@ -75,6 +75,7 @@ cvq_status cvq_bench_attention(cvq_bench *b, cvq_error *err); /* vit_attention *
 cvq_status cvq_bench_vit(cvq_bench *b, cvq_error *err);       /* vit_layer, adapter */
 cvq_status cvq_bench_prefill(cvq_bench *b, cvq_error *err);   /* decoder_layer_prefill */
 cvq_status cvq_bench_decode(cvq_bench *b, cvq_error *err);    /* decoder_layer_decode, lm_head */
+cvq_status cvq_bench_kv(cvq_bench *b, cvq_error *err);        /* decode_attention */
 cvq_status cvq_bench_convert(cvq_bench *b, cvq_error *err);   /* quantize_* */
 /* encode, prefill, decode of a model's file */
 cvq_status cvq_bench_model(cvq_bench *b, const char *path, cvq_error *err);

@@ -192,7 +192,8 @@ static cvq_status try_model(const arguments *args, cvq_error *err) {
 static cvq_status measure(cvq_bench *b, const arguments *args, cvq_error *err) {
     typedef cvq_status step(cvq_bench * b, cvq_error * err);
     static step *const steps[] = {cvq_bench_gemm,    cvq_bench_attention, cvq_bench_vit,
-                                  cvq_bench_prefill, cvq_bench_decode,    cvq_bench_convert};
+                                  cvq_bench_prefill, cvq_bench_decode,    cvq_bench_kv,
+                                  cvq_bench_convert};
     CVQ_TRY(try_model(args, err));
     CVQ_TRY(cvq_bench_open(b, err));
     if (!args->json)

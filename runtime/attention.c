@@ -90,24 +90,59 @@ static size_t seen_in_block(size_t visible, size_t block) {
     return visible - before < CVQ_KV_BLOCK ? visible - before : CVQ_KV_BLOCK;
 }
 
-static void attend_block(const attention_job *job, size_t kv_head, size_t block, size_t first,
-                         size_t rows, size_t most, const unit_memory *m) {
+/* Up to so many rows, elements are converted for every product with a row: they come from memory,
+ * whose speed is what counts then. */
+#define FEW_ROWS 8
+
+static cvq_tile_kv_fn *few_rows_kernel(const attention_job *job, size_t rows) {
+    if (rows > FEW_ROWS || job->call->kv->type == CVQ_KV_F32) return NULL;
+    return job->call->kv->type == CVQ_KV_F16 ? job->e->k->tile_kv_f16 : job->e->k->tile_kv_int8;
+}
+
+static void score_block(const attention_job *job, size_t kv_head, size_t block, size_t rows,
+                        size_t panels, const unit_memory *m) {
     const cvq_kernels *k = job->e->k;
     const cvq_kv_cache *kv = job->call->kv;
     size_t d = kv->head_dim, padded = cvq_round_up(d, LANES);
-    size_t panels = (seen_in_block(most, block) + LANES - 1) / LANES, keys = panels * LANES;
-    const float *key_panels = cvq_kv_keys(kv, k, block, kv_head, panels, m->tile);
+    cvq_tile_kv_fn *few = few_rows_kernel(job, rows);
+    if (few) {
+        cvq_kv_panels keys = cvq_kv_key_panels(kv, block, kv_head);
+        few(&keys, panels, m->q, padded, rows, m->scores, CVQ_KV_BLOCK, false);
+        return;
+    }
+    const float *keys = cvq_kv_keys(kv, k, block, kv_head, panels, m->tile);
     for (size_t p = 0; p < panels; p++)
-        k->tile_f32(key_panels + p * d * LANES, d, m->q, padded, rows, m->scores + p * LANES,
+        k->tile_f32(keys + p * d * LANES, d, m->q, padded, rows, m->scores + p * LANES,
                     CVQ_KV_BLOCK, false);
+}
+
+static void add_values(const attention_job *job, size_t kv_head, size_t block, size_t rows,
+                       size_t panels, const unit_memory *m) {
+    const cvq_kernels *k = job->e->k;
+    const cvq_kv_cache *kv = job->call->kv;
+    size_t padded = cvq_round_up(kv->head_dim, LANES), keys = panels * LANES;
+    cvq_tile_kv_fn *few = few_rows_kernel(job, rows);
+    if (few) {
+        cvq_kv_panels values = cvq_kv_value_panels(kv, block, kv_head, keys);
+        few(&values, padded / LANES, m->scores, CVQ_KV_BLOCK, rows, m->o, padded, true);
+        return;
+    }
+    const float *values = cvq_kv_values(kv, k, block, kv_head, panels, m->tile);
+    for (size_t p = 0; p < padded / LANES; p++)
+        k->tile_f32(values + p * CVQ_KV_BLOCK * LANES, keys, m->scores, CVQ_KV_BLOCK, rows,
+                    m->o + p * LANES, padded, true);
+}
+
+static void attend_block(const attention_job *job, size_t kv_head, size_t block, size_t first,
+                         size_t rows, size_t most, const unit_memory *m) {
+    size_t padded = cvq_round_up(job->call->kv->head_dim, LANES);
+    size_t panels = (seen_in_block(most, block) + LANES - 1) / LANES, keys = panels * LANES;
+    score_block(job, kv_head, block, rows, panels, m);
     for (size_t r = 0; r < rows; r++)
-        softmax_row(k, m->scores + r * CVQ_KV_BLOCK, keys,
+        softmax_row(job->e->k, m->scores + r * CVQ_KV_BLOCK, keys,
                     seen_in_block(job->call->visible[(first + r) / job->group], block), &m->max[r],
                     &m->sum[r], m->o + r * padded, padded);
-    const float *value_panels = cvq_kv_values(kv, k, block, kv_head, panels, m->tile);
-    for (size_t p = 0; p < padded / LANES; p++)
-        k->tile_f32(value_panels + p * CVQ_KV_BLOCK * LANES, keys, m->scores, CVQ_KV_BLOCK, rows,
-                    m->o + p * LANES, padded, true);
+    add_values(job, kv_head, block, rows, panels, m);
 }
 
 static void attention_unit(void *context, size_t unit, int thread) {

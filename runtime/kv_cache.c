@@ -260,3 +260,18 @@ const float *cvq_kv_values(const cvq_kv_cache *c, const cvq_kernels *k, size_t b
     }
     return scratch;
 }
+
+cvq_kv_panels cvq_kv_key_panels(const cvq_kv_cache *c, size_t block, size_t head) {
+    head_view v = head_of(c, block, head);
+    return (cvq_kv_panels){
+        .data = v.keys, .stride = c->head_dim * LANES, .k = c->head_dim, .scale = v.scales};
+}
+
+cvq_kv_panels cvq_kv_value_panels(const cvq_kv_cache *c, size_t block, size_t head, size_t keys) {
+    head_view v = head_of(c, block, head);
+    return (cvq_kv_panels){.data = v.values,
+                           .stride = (size_t)CVQ_KV_BLOCK * LANES,
+                           .k = keys,
+                           .scale = v.scales ? v.scales + CVQ_KV_BLOCK : NULL,
+                           .scale_of_rows = true};
+}

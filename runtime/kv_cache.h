@@ -60,5 +60,8 @@ const float *cvq_kv_keys(const cvq_kv_cache *c, const cvq_kernels *k, size_t blo
 const float *cvq_kv_values(const cvq_kv_cache *c, const cvq_kernels *k, size_t block, size_t head,
                            size_t panels, float *scratch);
 size_t cvq_kv_tile_floats(size_t head_dim);
+/* The same as they lie in the cache, f16 or q8, for the kernels that read them so. */
+cvq_kv_panels cvq_kv_key_panels(const cvq_kv_cache *c, size_t block, size_t head);
+cvq_kv_panels cvq_kv_value_panels(const cvq_kv_cache *c, size_t block, size_t head, size_t keys);
 
 #endif

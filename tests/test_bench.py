@@ -18,7 +18,7 @@ ROW = {'name', 'phase', 'shape', 'type', 'level', 'threads', 'median_s', 'min_s'
        'bound', 'fraction', 'model_s'}
 UNITS = {'int8': 'Gop/s', 'bf16': 'GFLOP/s', 'f32': 'GFLOP/s', 'read': 'GB/s'}
 LAYERS = {'vit_layer': 63, 'vit_attention': 63, 'decoder_layer_prefill': 32, 'decoder_layer_decode': 32, 'lm_head': 1,
-          'adapter': 1}
+          'adapter': 1, 'decode_attention': 32}
 GEMMS = {'gemm_' + n for n in ('patch vit_qkv vit_dense vit_fc1 vit_fc2 conv adapter_proj qkv dense gate_up down '
                                'lm_head').split()}
 passed = failed = 0

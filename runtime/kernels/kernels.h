@@ -46,6 +46,21 @@ typedef void cvq_unpack_f32_fn(const cvq_panels *w, size_t panel, size_t k0, siz
 typedef void cvq_tile_f32_fn(const float *w, size_t k, const float *a, size_t lda, size_t m,
                              float *c, size_t ldc, bool accumulate);
 
+/* Keys or values as a cache holds them: panels of [k][16] elements. */
+typedef struct cvq_kv_panels {
+    const void *data; /* f16, or int8 */
+    size_t stride;    /* elements from one panel to the next */
+    size_t k;
+    const float *scale; /* int8: [k] where it is one of rows, else [panels][16] */
+    bool scale_of_rows;
+} cvq_kv_panels;
+
+/* What tile_f32 gives for panel after panel, c[i][p x 16 ..], once their elements are f32 (int8:
+ * times the scale, rounded); made for m of 1 to 4, and for panels that come from memory. Bit-exact.
+ */
+typedef void cvq_tile_kv_fn(const cvq_kv_panels *w, size_t panels, const float *a, size_t lda,
+                            size_t m, float *c, size_t ldc, bool accumulate);
+
 /* fast: x [rows][ldx] f32, columns [0, k), to int8 with one scale for 128: scale = max |x| / 127, q
  * = round to nearest even of x x (1 / scale) (127 / max, computed as 127.0f / max). Zeros up to
  * out->stride. A block of nothing larger than 2^-100 becomes zeros with scale 0; one that holds a
@@ -138,6 +153,7 @@ typedef struct cvq_kernels {
     cvq_cpu_level level;
     cvq_unpack_f32_fn *unpack_f32[CVQ_TYPES]; /* bf16 and block types; others NULL */
     cvq_tile_f32_fn *tile_f32;
+    cvq_tile_kv_fn *tile_kv_f16, *tile_kv_int8;
     cvq_quantize_rows_fn *quantize_rows;
     cvq_gemm_int8_fn *gemm_int8[CVQ_TYPES]; /* block types: any m, made for many rows */
     cvq_gemm_int8_fn *gemv_int8[CVQ_TYPES]; /* the same contract, made for m of 1 to 4 */

@@ -156,6 +156,7 @@ static void bench_rows(const cvq_kernels *t) {
     size_t n = 4096;
     float *x = bench_alloc(4 * n), *y = bench_alloc(4 * n), *o = bench_alloc(64 * n);
     cvq_act8 act = {bench_alloc(n), bench_alloc(n), bench_alloc(n), n};
+    void *memory = bench_alloc(65536);
     cvq_lane_codes lanes = {act.q, 64, act.scale, NULL};
     volatile float sink = 0;
     BENCH_ROW("rms_norm", t->rms_norm(x, y, 1e-5f, n, o));
@@ -172,6 +173,13 @@ static void bench_rows(const cvq_kernels *t) {
     BENCH_ROW("f16_to_f32", t->f16_to_f32((const uint16_t *)(const void *)x, n, o));
     BENCH_ROW("quantize_rows", t->quantize_rows(x, n, 1, n, &act));
     BENCH_ROW("quantize_lanes", t->quantize_lanes(x, 16, n / 16, y, false, &lanes));
+    for (int few = 1; few <= 4; few += 3) { /* 64 KiB: keys of a block */
+        cvq_kv_panels kv = {memory, 2048, 128, y, false};
+        printf("  a cache's keys by %d rows:\n", few);
+        BENCH_ROW("tile_kv_f16", t->tile_kv_f16(&kv, 16, x, 128, (size_t)few, o, 256, false));
+        BENCH_ROW("tile_kv_int8", t->tile_kv_int8(&kv, 16, x, 128, (size_t)few, o, 256, false));
+    }
+    free(memory);
     (void)sink;
     free(x);
     free(y);

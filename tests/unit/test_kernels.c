@@ -394,6 +394,49 @@ static void test_attend_int8(void) {
                 compare_attention(sizes[t], rows, mode);
 }
 
+/* Against the elements as f32 and tile_f32, which is what it stands for. */
+static void compare_tile_kv(size_t k, size_t panels, size_t m, bool half, bool accumulate) {
+    size_t stride = k * 16 + 16 * random_below(3), elements = panels * stride;
+    size_t lda = k + random_below(5), ldc = panels * 16 + random_below(5);
+    uint8_t *data = allocate(elements * 2 + 2);
+    float *wide = allocate(k * 64), *scale = allocate((k + panels * 16) * 4);
+    float *a = allocate((m * lda + 1) * 4);
+    cvq_kv_panels w = {data + 2, stride, k, scale, random_below(2)};
+    const uint16_t *halves = (const uint16_t *)w.data;
+    for (size_t i = 0; i < elements * 2; i++) data[i + 2] = (uint8_t)random_bits();
+    for (size_t i = 0; i < elements && half; i++) /* finite */
+        ((uint16_t *)(void *)data)[i + 1] = cvq_f32_to_f16(random_float());
+    for (size_t i = 0; i < k + panels * 16; i++) scale[i] = random_float();
+    for (size_t i = 0; i < m * lda + 1; i++) a[i] = random_float();
+    output got = output_new(((m - 1) * ldc + panels * 16) * 4, 4);
+    output want = output_new(((m - 1) * ldc + panels * 16) * 4, 4);
+    for (size_t i = 0; i < got.size / 4; i++) floats(&got)[i] = floats(&want)[i] = 0.5f;
+    (half ? tested->tile_kv_f16 : tested->tile_kv_int8)(&w, panels, a + 1, lda, m, floats(&got),
+                                                        ldc, accumulate);
+    for (size_t p = 0; p < panels; p++) {
+        for (size_t i = 0; i < k * 16; i++) {
+            float factor = scale[w.scale_of_rows ? i / 16 : p * 16 + i % 16];
+            wide[i] = half ? cvq_f16_to_f32(halves[p * stride + i])
+                           : (float)((const int8_t *)w.data)[p * stride + i] * factor;
+        }
+        scalar->tile_f32(wide, k, a + 1, lda, m, floats(&want) + p * 16, ldc, accumulate);
+    }
+    CHECK_SAY(outputs_equal(&got, &want), "%s: k %zu, %zu panels, m %zu", half ? "f16" : "int8", k,
+              panels, m);
+    free(data);
+    free(wide);
+    free(scale);
+    free(a);
+}
+
+static void test_tile_kv(void) {
+    static const size_t depths[] = {1, 7, 112, 128, 256};
+    for (size_t t = 0; t < sizeof depths / sizeof *depths; t++)
+        for (size_t m = 1; m <= 9; m++)
+            for (int round = 0; round < 4; round++)
+                compare_tile_kv(depths[t], 1 + random_below(9), m, round % 2, round / 2);
+}
+
 /* Lanes of all sorts: a spike, nothing at all, what is too small to count, what is not finite. */
 static void spoil_lane(float *x, size_t ld, size_t n, float factor) {
     for (size_t i = 0; i < n; i++) x[i * ld] *= factor;
@@ -674,6 +717,7 @@ int main(int argc, char **argv) {
         RUN(test_gemv_int8);
         RUN(test_attend_int8);
         RUN(test_quantize_lanes);
+        RUN(test_tile_kv);
         RUN(test_norms);
         RUN(test_activations);
         RUN(test_exp_sum);
