@@ -14,6 +14,7 @@ a small model.
 import argparse
 import json
 import os
+import resource
 import struct
 import subprocess
 import sys
@@ -56,6 +57,18 @@ def status_of(pid):
         return 0, 0
 
 
+def busy_seconds():
+    """What all processors have worked since the start of the system."""
+    with open('/proc/stat', encoding='ascii') as f:
+        ticks = [int(n) for n in f.readline().split()[1:9]]
+    return (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf('SC_CLK_TCK')  # without idle, and idle for the disk's sake
+
+
+def used_seconds():
+    """What this process and those it has waited for have worked."""
+    return sum(u.ru_utime + u.ru_stime for u in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))
+
+
 class Peaks:
     """The most of each kind while a process runs, seen every 50 ms."""
 
@@ -83,7 +96,7 @@ def measure(command, limit, cold=None):
             sys.exit('measure_memory.py: this user cannot make memory control groups; --limits none goes without')
     if cold:
         forget(cold)
-    start = time.monotonic()
+    start, others = time.monotonic(), busy_seconds() - used_seconds()
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                                preexec_fn=group.enter if group else None)
     peaks = Peaks(process, group)
@@ -91,7 +104,8 @@ def measure(command, limit, cold=None):
     peaks.thread.join()
     result = json.loads(out) if process.returncode == 0 else {}
     result.update(code=process.returncode, stderr=err, seconds=time.monotonic() - start, peak_anon=peaks.anon, peak_file=peaks.file,
-                  group_peak=group.peak() if group else 0, killed=group.killed() if group else 0)
+                  others_seconds=busy_seconds() - used_seconds() - others, group_peak=group.peak() if group else 0,
+                  killed=group.killed() if group else 0)
     if group:
         group.__exit__()
     return result
@@ -121,7 +135,8 @@ def table(name, r):
           f"{r['steady_tokens_per_s']:.2f} |")
     read = sum(r[p + '_read_bytes'] for p in ('encode', 'prefill', 'decode'))
     print(f"\nRead in all {gb(read)} GB: {read / needed_bytes(plan):.3f} times the weights that the answer needs. "
-          f"Ready {r['start_s'] * 1e3:.0f} ms after the start.", flush=True)
+          f"Ready {r['start_s'] * 1e3:.0f} ms after the start. The system and other programs worked {r['others_seconds']:.0f} s on the "
+          'processors meanwhile.', flush=True)
     if r['stderr'].strip():
         print('\n' + r['stderr'].strip())
 
