@@ -191,14 +191,16 @@ static void flipped_bits_are_found(void) {
     printf("  %llu bits of %llu\n", (unsigned long long)tried, (unsigned long long)(8 * e.size));
 }
 
-/* What may differ and still be a valid file: numbers of the config, codebooks, pieces, metadata and
- * hashes. Everything else follows from these. */
+/* What may differ and still be a valid file: numbers of the config, types (of the same size, as q4
+ * and q4h), codebooks, pieces, metadata and hashes. Everything else follows from these. */
 static bool is_free(uint64_t at) {
     static const cvq_section_kind kinds[] = {CVQ_SECTION_CONFIG, CVQ_SECTION_TOKENIZER,
                                              CVQ_SECTION_METADATA, CVQ_SECTION_CHUNKS};
     const cvq_section index = e.s[CVQ_SECTION_INDEX];
-    if (at >= index.offset && at < index.offset + index.size)
-        return (at - index.offset) % CVQ_INDEX_ENTRY_BYTES >= 176;
+    if (at >= index.offset && at < index.offset + index.size) {
+        const uint64_t in_entry = (at - index.offset) % CVQ_INDEX_ENTRY_BYTES;
+        return in_entry >= 176 || in_entry == 104;
+    }
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
         if (at >= e.s[kinds[i]].offset && at < e.s[kinds[i]].offset + e.s[kinds[i]].size)
             return true;
