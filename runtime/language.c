@@ -25,7 +25,8 @@ static size_t larger(size_t a, size_t b) {
 static size_t act_bytes(const cvq_model_config *c, size_t rows) {
     size_t mlp_rows = rows < MLP_ROWS ? rows : MLP_ROWS;
     return larger(cvq_input_bytes(rows, c->hidden_size),
-                  cvq_input_bytes(mlp_rows, c->intermediate_size));
+                  cvq_input_next(mlp_rows, c->hidden_size) +
+                      cvq_input_bytes(mlp_rows, c->intermediate_size));
 }
 
 uint64_t cvq_decoder_work_bytes(const cvq_model_config *c, size_t rows, bool fast) {
@@ -289,9 +290,11 @@ static void mlp(const cvq_decoder *d, const cvq_expert *expert, span rows) {
         cvq_input y = cvq_input_of(d->y + row * hidden, hidden, n, hidden, d->act);
         y.place = rows.place + done;
         cvq_linear(d->engine, &expert->gate, &y, CVQ_THEN_STORE, d->hidden, wide);
-        cvq_linear(d->engine, &expert->up, &y, CVQ_THEN_SILU_MUL, d->hidden, wide);
-        cvq_input h = cvq_input_of(d->hidden, wide, n, wide, d->act);
+        cvq_input h =
+            cvq_input_of(d->hidden, wide, n, wide, (uint8_t *)d->act + cvq_input_next(n, hidden));
         h.place = y.place;
+        cvq_linear_chain(d->engine, &expert->up, &y, CVQ_THEN_SILU_MUL, d->hidden, &expert->down,
+                         &h);
         cvq_linear(d->engine, &expert->down, &h, CVQ_THEN_ADD, d->x + row * hidden, hidden);
     }
 }

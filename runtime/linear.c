@@ -79,6 +79,7 @@ typedef struct linear_job {
     cvq_then then;
     float *y;
     size_t ldy, tile_rows, row_tiles, panels;
+    const cvq_act8 *next; /* where y goes in int8, and nowhere else; or NULL */
 } linear_job;
 
 /* exact: decode 256 columns of a panel, multiply, add; 256 columns at a time in ascending order. */
@@ -97,6 +98,7 @@ static void tile_exact(const linear_job *job, size_t row0, size_t m, size_t pane
     }
 }
 
+/* y: what is there before, and where the result goes. */
 static void finish_row(const linear_job *job, float *v, size_t column, size_t n, float *y) {
     const cvq_kernels *k = job->e->k;
     if (job->w->bias) k->add(v, job->w->bias + column, n);
@@ -117,6 +119,21 @@ static void finish_row(const linear_job *job, float *v, size_t column, size_t n,
     }
 }
 
+/* The same with the result in int8, a block of it or what there is of one; y is left as it was. The
+ * last columns' unit fills up the padding. */
+static void finish_row_int8(const linear_job *job, float *v, size_t column, size_t n, size_t row) {
+    const cvq_act8 *next = job->next;
+    float result[TILE_COLS];
+    size_t at = row * next->stride + column, end = (row + 1) * next->stride;
+    if (job->then == CVQ_THEN_ADD || job->then == CVQ_THEN_SILU_MUL)
+        memcpy(result, job->y + row * job->ldy + column, n * sizeof *result);
+    finish_row(job, v, column, n, result);
+    cvq_act8 out = {next->q + at, next->scale + at / CVQ_ACT_BLOCK, next->sum + at / CVQ_ACT_SUM,
+                    column + n == job->w->rows ? end - at : TILE_COLS};
+    job->e->k->quantize_rows(result, n, 1, n, &out);
+}
+_Static_assert(TILE_COLS == CVQ_ACT_BLOCK, "a tile's columns are a block of the next input");
+
 static void tile_unit(void *context, size_t unit, int thread) {
     const linear_job *job = context;
     if (cvq_engine_stopped(job->e)) return;
@@ -134,7 +151,10 @@ static void tile_unit(void *context, size_t unit, int thread) {
     size_t column = panel0 * CVQ_PANEL_ROWS, n = job->w->rows - column;
     if (n > panels * CVQ_PANEL_ROWS) n = panels * CVQ_PANEL_ROWS;
     for (size_t i = 0; i < m; i++)
-        finish_row(job, c + i * TILE_COLS, column, n, job->y + (row0 + i) * job->ldy + column);
+        if (job->next)
+            finish_row_int8(job, c + i * TILE_COLS, column, n, row0 + i);
+        else
+            finish_row(job, c + i * TILE_COLS, column, n, job->y + (row0 + i) * job->ldy + column);
 }
 _Static_assert((MAX_TILE_ROWS * TILE_COLS + BLOCK_K * CVQ_PANEL_ROWS) <= CVQ_SCRATCH_FLOATS,
                "a tile and a decoded block fit in a thread's scratch memory");
@@ -148,13 +168,17 @@ static size_t tile_rows(size_t rows, size_t cols, bool int8) {
     return cvq_round_up((rows + tiles - 1) / tiles, 12);
 }
 
-void cvq_linear(const cvq_engine *e, const cvq_matrix *w, cvq_input *in, cvq_then then, float *y,
-                size_t ldy) {
+static cvq_gemm_int8_fn *int8_kernel(const cvq_engine *e, const cvq_matrix *w, size_t rows) {
+    if (!e->fast) return NULL;
+    return (rows <= FEW_ROWS ? e->k->gemv_int8 : e->k->gemm_int8)[w->panels.type];
+}
+
+static void run(const cvq_engine *e, const cvq_matrix *w, cvq_input *in, cvq_then then, float *y,
+                size_t ldy, const cvq_act8 *next) {
     if (in->rows == 0) return;
     cvq_engine_show(e, w->name, in->place, in->rows, in->cols, in->x, in->ld);
-    cvq_type type = w->panels.type;
-    linear_job job = {.e = e, .w = w, .in = in, .then = then, .y = y, .ldy = ldy};
-    if (e->fast) job.int8 = in->rows <= FEW_ROWS ? e->k->gemv_int8[type] : e->k->gemm_int8[type];
+    linear_job job = {.e = e, .w = w, .in = in, .then = then, .y = y, .ldy = ldy, .next = next};
+    job.int8 = int8_kernel(e, w, in->rows);
     if (job.int8) cvq_input_quantize(e, in);
     job.tile_rows = tile_rows(in->rows, in->cols, job.int8 != NULL);
     job.row_tiles = (in->rows + job.tile_rows - 1) / job.tile_rows;
@@ -162,4 +186,17 @@ void cvq_linear(const cvq_engine *e, const cvq_matrix *w, cvq_input *in, cvq_the
     size_t panel_tiles = (job.panels + PANELS - 1) / PANELS;
     cvq_parallel_for(e->threads, job.row_tiles * panel_tiles, tile_unit, &job);
     cvq_engine_worked(e, (double)in->rows * (double)in->cols * (double)w->rows);
+}
+
+void cvq_linear(const cvq_engine *e, const cvq_matrix *w, cvq_input *in, cvq_then then, float *y,
+                size_t ldy) {
+    run(e, w, in, then, y, ldy, NULL);
+}
+
+void cvq_linear_chain(const cvq_engine *e, const cvq_matrix *w, cvq_input *in, cvq_then then,
+                      float *y, const cvq_matrix *reader, cvq_input *out) {
+    bool whole = !int8_kernel(e, reader, out->rows) || cvq_engine_wants(e, reader->name);
+    if (!whole) out->act = act_view(out->memory, out->rows, out->cols);
+    run(e, w, in, then, y, out->ld, whole ? NULL : &out->act);
+    out->quantized = !whole;
 }

@@ -3,6 +3,7 @@
 #ifndef CVQ_RUNTIME_LINEAR_H
 #define CVQ_RUNTIME_LINEAR_H
 
+#include "base/checked.h"
 #include "runtime/engine.h"
 
 typedef struct cvq_matrix {
@@ -36,6 +37,11 @@ static inline cvq_input cvq_input_of(const float *x, size_t ld, size_t rows, siz
     return in;
 }
 
+/* Memory of a second input behind that of one. */
+static inline size_t cvq_input_next(size_t rows, size_t cols) {
+    return cvq_round_up(cvq_input_bytes(rows, cols), 64);
+}
+
 /* Makes the int8 form, unless it is there; cvq_linear does so by itself. */
 void cvq_input_quantize(const cvq_engine *e, cvq_input *in);
 
@@ -45,5 +51,10 @@ typedef enum cvq_then { CVQ_THEN_STORE, CVQ_THEN_GELU, CVQ_THEN_ADD, CVQ_THEN_SI
 /* y [in->rows][ldy], w->rows columns of it. in->cols must be w->cols. */
 void cvq_linear(const cvq_engine *e, const cvq_matrix *w, cvq_input *in, cvq_then then, float *y,
                 size_t ldy);
+/* The same for y [in->rows][out->ld] that matrix `reader` alone reads next, as out: out->x is y,
+ * out->memory is not in->memory. Where only y's int8 form is needed it is made at once, and y not
+ * written. */
+void cvq_linear_chain(const cvq_engine *e, const cvq_matrix *w, cvq_input *in, cvq_then then,
+                      float *y, const cvq_matrix *reader, cvq_input *out);
 
 #endif

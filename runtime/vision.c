@@ -56,7 +56,8 @@ static vision_sizes sizes_of(const cvq_model_config *c) {
     s.hidden_floats = MLP_ROWS * larger(s.mlp, s.adapter_mlp);
     s.act_bytes = larger(cvq_input_bytes(s.tokens, larger(s.d, s.patch_cols)),
                          cvq_input_bytes(s.merged, larger(conv_cols, s.hidden)));
-    s.act_bytes = larger(s.act_bytes, cvq_input_bytes(MLP_ROWS, larger(s.mlp, s.adapter_mlp)));
+    s.act_bytes = larger(s.act_bytes, cvq_input_next(MLP_ROWS, larger(s.d, s.hidden)) +
+                                          cvq_input_bytes(MLP_ROWS, larger(s.mlp, s.adapter_mlp)));
     return s;
 }
 
@@ -210,9 +211,10 @@ static void mlp(const cvq_engine *e, const cvq_vit_layer *l, const vision_sizes 
         size_t n = s->tokens - row < MLP_ROWS ? s->tokens - row : MLP_ROWS;
         cvq_input x = cvq_input_of(m->x + row * s->d, s->d, n, s->d, m->act);
         x.place = row;
-        cvq_linear(e, &l->fc1, &x, CVQ_THEN_GELU, m->hidden, s->mlp);
-        cvq_input h = cvq_input_of(m->hidden, s->mlp, n, s->mlp, m->act);
+        cvq_input h =
+            cvq_input_of(m->hidden, s->mlp, n, s->mlp, (uint8_t *)m->act + cvq_input_next(n, s->d));
         h.place = row;
+        cvq_linear_chain(e, &l->fc1, &x, CVQ_THEN_GELU, m->hidden, &l->fc2, &h);
         cvq_linear(e, &l->fc2, &h, CVQ_THEN_STORE, m->y + row * s->d, s->d);
     }
     add_norm_job job = {&l->post_norm, m->x, m->y, s->d};
@@ -263,9 +265,10 @@ static void adapter(const cvq_engine *e, const cvq_weights *w, const vision_size
         cvq_input x = cvq_input_of(m->x + row * s->hidden, s->hidden, n, s->hidden, m->act);
         x.place = row;
         cvq_linear(e, &w->adapter_gate, &x, CVQ_THEN_STORE, m->hidden, s->adapter_mlp);
-        cvq_linear(e, &w->adapter_up, &x, CVQ_THEN_SILU_MUL, m->hidden, s->adapter_mlp);
-        cvq_input h = cvq_input_of(m->hidden, s->adapter_mlp, n, s->adapter_mlp, m->act);
+        cvq_input h = cvq_input_of(m->hidden, s->adapter_mlp, n, s->adapter_mlp,
+                                   (uint8_t *)m->act + cvq_input_next(n, s->hidden));
         h.place = row;
+        cvq_linear_chain(e, &w->adapter_up, &x, CVQ_THEN_SILU_MUL, m->hidden, &w->adapter_down, &h);
         cvq_linear(e, &w->adapter_down, &h, CVQ_THEN_STORE, patches + row * s->hidden, s->hidden);
     }
     memcpy(patches + s->merged * s->hidden, w->eoi, s->hidden * sizeof(float));
