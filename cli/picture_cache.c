@@ -24,6 +24,7 @@
 #define NAME_BYTES (HEX_DIGITS + sizeof SUFFIX)
 /* A temporary file that nobody has written to for so long belongs to a process that was killed. */
 #define STALE_SECONDS 3600
+#define READ_BYTES ((size_t)8 << 20) /* at once */
 
 /* ---------------------------------------------------------------- where */
 
@@ -49,11 +50,13 @@ static bool name_of(const cvq_image *image, const cvq_session *session, char nam
 
 /* ---------------------------------------------------------------- finding */
 
+/* Ctrl-C ends it: a picture of the real model's is hundreds of MB, on a disk that may be slow. */
 static size_t read_file(void *context, void *data, size_t size) {
     int fd = *(int *)context;
     size_t done = 0;
-    while (done < size) {
-        ssize_t n = read(fd, (char *)data + done, size - done);
+    while (done < size && !cvq_interrupted()) {
+        const size_t left = size - done;
+        ssize_t n = read(fd, (char *)data + done, left < READ_BYTES ? left : READ_BYTES);
         if (n < 0 && errno == EINTR) continue;
         if (n <= 0) break;
         done += (size_t)n;
@@ -92,7 +95,7 @@ void cvq_picture_cache_find(const cvq_picture_cache *c, const cvq_model *model,
         cvq_image_free(*image);
         *image = found;
         cvq_say_more(c->common, "the picture is in the cache: %s", path);
-    } else if (status != CVQ_OUT_OF_MEMORY) {
+    } else if (status != CVQ_OUT_OF_MEMORY && !cvq_interrupted()) {
         cvq_say_more(c->common, "%s: %s %s; it is made anew", path, err.where, err.message);
         (void)unlink(path);
     }

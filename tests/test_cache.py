@@ -16,6 +16,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 
 BIN = os.path.abspath(os.environ.get('CVQ_BIN', 'build/bin'))
 TOOLS = os.path.abspath(os.environ.get('CVQ_TOOLS', 'build/tools'))
@@ -327,6 +328,18 @@ def stopped():
     code, _, err = finish(p)
     check('stopped after the picture: kept', first and code in (0, 130) and len(entries()) == 1 and not leftovers(), (code, err))
     check('and of use', ask()['encode_s'] == 0)
+    with open(entries()[0], 'rb') as f:
+        good = f.read()
+    begun = time.monotonic()
+    ask()
+    whole = time.monotonic() - begun
+    for part in range(12):  # from before it is found to the answer
+        p = start('--image', NUMBER, '--prompt', WHAT_NUMBER, 'tiny.cvq')
+        time.sleep(whole * part / 12)
+        p.send_signal(signal.SIGINT)
+        code, out, err = finish(p)
+        with open(entries()[0], 'rb') as f:
+            check('stopped while it was loaded: it stays', code in (0, 130, -signal.SIGINT) and f.read() == good, (part, code, out, err))
 
 
 # SHA-256 of all that is computed of NUMBER with this model of noise at the scalar level, by CVQ_ARITHMETIC_VERSION. The C library's
