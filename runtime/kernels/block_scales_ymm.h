@@ -51,14 +51,12 @@ GEMM_INLINE __m256 q4h_scales(__m256i lanes) {
     return _mm256_castsi256_ps(_mm256_add_epi32(level, _mm256_set1_epi32((127 - 18) << 23)));
 }
 
-/* q4h's wide table, and by which bits the narrow one differs. */
 typedef struct q4h_tables {
-    __m256i wide, differ;
+    __m256i wide, narrow;
 } q4h_tables;
 
 GEMM_INLINE q4h_tables q4h_tables_load(void) {
-    __m256i wide = load_table(cvq_q4h_tables[0]);
-    return (q4h_tables){wide, _mm256_xor_si256(wide, load_table(cvq_q4h_tables[1]))};
+    return (q4h_tables){load_table(cvq_q4h_tables[0]), load_table(cvq_q4h_tables[1])};
 }
 
 /* For each byte of a line the low byte of its row's word, which has the choices of both halves. */
@@ -74,11 +72,10 @@ GEMM_INLINE __m256i q4h_narrow(__m256i bytes, const int half) {
     return _mm256_cmpgt_epi8(_mm256_setzero_si256(), table_bit_first);
 }
 
-/* Codes become entries of their rows' tables. (A blend is one operation less, but three for Intel's
- * processors.) */
+/* Codes become entries of their rows' tables. */
 GEMM_INLINE __m256i q4h_entries(__m256i codes, const q4h_tables *t, __m256i narrow) {
-    __m256i differ = _mm256_and_si256(_mm256_shuffle_epi8(t->differ, codes), narrow);
-    return _mm256_xor_si256(_mm256_shuffle_epi8(t->wide, codes), differ);
+    return _mm256_blendv_epi8(_mm256_shuffle_epi8(t->wide, codes),
+                              _mm256_shuffle_epi8(t->narrow, codes), narrow);
 }
 
 /* Twice the offset for each byte. */
