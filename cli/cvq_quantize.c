@@ -29,8 +29,8 @@ static const cvq_option options[] = {
      .kind = CVQ_OPTION_LIST,
      .offset = offsetof(arguments, types),
      .value = "GLOB=TYPE",
-     .help = "give tensors whose Hugging Face name matches GLOB this type: f32, bf16, q8, q6, q4t, "
-             "q4h, q4s or q4; may be given again, and the last match wins"},
+     .help = "give tensors whose Hugging Face name matches GLOB this type: f32, bf16, q8, q6, q4h, "
+             "q4t, q4s or q4; may be given again, and the last match wins"},
     {.name = "target-size",
      .kind = CVQ_OPTION_TEXT,
      .offset = offsetof(arguments, target.size),

@@ -38,6 +38,10 @@ const cvq_type_info *cvq_type_describe(uint32_t type) {
     return type < CVQ_TYPES ? &types[type] : NULL;
 }
 
+float cvq_type_limit(cvq_type type) {
+    return cvq_bits_f32(type == CVQ_TYPE_Q4H ? 0x41742000u : 0x7f800000u); /* 15.2578125 */
+}
+
 bool cvq_type_find(cvq_type *type, const char *name) {
     for (uint32_t i = 0; i < CVQ_TYPES; i++) {
         if (strcmp(types[i].name, name) == 0) {

@@ -46,6 +46,9 @@ typedef struct cvq_type_info {
 
 /* NULL for a number that is no type. */
 const cvq_type_info *cvq_type_describe(uint32_t type);
+/* The largest magnitude that the type is made for: q4h 63 x 31/128, the largest scale times the
+ * least of its four ends; infinity for the others. */
+float cvq_type_limit(cvq_type type);
 /* By name ("q4t"); false if unknown. */
 bool cvq_type_find(cvq_type *type, const char *name);
 

@@ -94,21 +94,31 @@ static void plan_strips(strip_plan *p, const cvq_tensor *t, int threads) {
 
 /* ---------------------------------------------------------------- one strip, on any thread */
 
-static cvq_status check_finite(const cvq_tensor *t, const float *rows, size_t first, size_t count,
+/* Every value finite, and within what the type is made for. */
+static cvq_status check_values(const cvq_tensor *t, const float *rows, size_t first, size_t count,
                                cvq_error *err) {
     const size_t cols = t->spec.cols;
-    uint32_t largest = 0; /* an exponent of all ones is infinite or not a number */
+    const uint32_t infinite = 0x7f800000u, limit = cvq_f32_bits(cvq_type_limit(t->type));
+    const uint32_t most = limit == infinite ? infinite - 1 : limit;
+    uint32_t largest = 0; /* magnitudes as bits; what is no number is above infinity */
     for (size_t i = 0; i < count * cols; i++) {
         uint32_t magnitude = cvq_f32_bits(rows[i]) & 0x7fffffffu;
         largest = magnitude > largest ? magnitude : largest;
     }
-    if (largest < 0x7f800000u) return CVQ_OK;
+    if (largest <= most) return CVQ_OK;
     size_t i = 0;
-    while ((cvq_f32_bits(rows[i]) & 0x7f800000u) != 0x7f800000u) i++;
-    const bool infinite = (cvq_f32_bits(rows[i]) & 0x7fffffu) == 0;
+    while ((cvq_f32_bits(rows[i]) & 0x7fffffffu) <= most) i++;
+    const uint32_t magnitude = cvq_f32_bits(rows[i]) & 0x7fffffffu;
+    const size_t row = first + i / cols, col = i % cols;
+    if (magnitude < infinite)
+        return cvq_fail(err, CVQ_FORMAT, t->spec.name,
+                        "row %zu, column %zu is %g, and %s holds magnitudes up to %g; give this "
+                        "tensor another type (--type)",
+                        row, col, (double)rows[i], cvq_type_describe(t->type)->name,
+                        (double)cvq_bits_f32(limit));
     return cvq_fail(err, CVQ_FORMAT, t->spec.name,
-                    "row %zu, column %zu is %s; the source is damaged, get it again",
-                    first + i / cols, i % cols, infinite ? "infinite" : "not a number");
+                    "row %zu, column %zu is %s; the source is damaged, get it again", row, col,
+                    magnitude == infinite ? "infinite" : "not a number");
 }
 
 static void add_stats(cvq_quant_stats *s, const float *rows, const float *decoded, size_t count,
@@ -136,7 +146,7 @@ static cvq_status do_strip(const job *j, const batch *b, size_t strip, worker *w
         j->options->importance ? cvq_importance_of(j->options->importance, b->index) : NULL;
     const uint8_t *raw = j->raw[slot].bytes + source->size(source->context, b->index, before);
     CVQ_TRY(source->decode(source->context, b->index, rows, raw, w->rows, err));
-    CVQ_TRY(check_finite(t, w->rows, b->row + before, rows, err));
+    CVQ_TRY(check_values(t, w->rows, b->row + before, rows, err));
     memset(w->rows + rows * cols, 0, (b->plan.rows - rows) * cols * sizeof *w->rows); /* pad rows */
     uint8_t *panel = j->out[slot].bytes + b->carry + strip * b->plan.bytes;
     cvq_quant_stats *stats = (cvq_quant_stats *)(void *)j->results[slot].bytes + strip;

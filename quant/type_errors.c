@@ -11,7 +11,7 @@
 /* Weights of a tensor that are tried: an error is then known to 1 or 2%, as blocks are alike. */
 #define SAMPLE_VALUES (1u << 19)
 
-const cvq_type cvq_choice_types[CVQ_CHOICES] = {CVQ_TYPE_Q4S, CVQ_TYPE_Q4T, CVQ_TYPE_Q6,
+const cvq_type cvq_choice_types[CVQ_CHOICES] = {CVQ_TYPE_Q4S, CVQ_TYPE_Q4H, CVQ_TYPE_Q6,
                                                 CVQ_TYPE_Q8, CVQ_TYPE_BF16};
 
 typedef struct panel_result {

@@ -21,7 +21,7 @@ DATA = 'tests/data/regress/data.jsonl'
 EXPECTED = 'tests/regress/cogvlm2-tiny.json'
 RECIPES = {'q8': ['--recipe', 'q8'], 'q4': ['--recipe', 'q4'], 'q4-small': ['--recipe', 'q4-small'],
            'sized-12bpw': ['--target-size', '12bpw']}
-TYPES = {f'decoder-{t}': ['--recipe', 'bf16', '--type', f'model.layers.*={t}'] for t in ('q6', 'q4t', 'q4s', 'q4')}
+TYPES = {f'decoder-{t}': ['--recipe', 'bf16', '--type', f'model.layers.*={t}'] for t in ('q6', 'q4h', 'q4t', 'q4s', 'q4')}
 # How much worse a value may be before it counts: a share of it, and something on top. Answers are few, so that rounding differently moves
 # their divergence more.
 TOLERANCES = {'text.kld_mean': (0.03, 1e-5), 'text.kld_p99': (0.10, 1e-4), 'text.perplexity_ratio': (0.003, 0), 'text.top1_agreement': (0, 0.01),

@@ -88,7 +88,7 @@ def everything():
     for name, layers in LAYERS.items():
         check(f'{name} stands for the whole model', close(rows[name][0]['model_s'], layers * rows[name][0]['median_s']))
     check('a token goes through a matrix in one row', {r['phase'] for r in rows['gemm_qkv'] if r['shape'][0] == 1} == {'decode'})
-    check('the types of conversion', [r['type'] for r in j['conversion']] == ['q8', 'q6', 'q4t', 'q4'])
+    check('the types of conversion', [r['type'] for r in j['conversion']] == ['q8', 'q6', 'q4t', 'q4', 'q4s', 'q4h'])
 
 
 def some():

@@ -291,7 +291,7 @@ def full_error(quantized, moments):
 def feedback():
     """It lowers the error that second moments measure; the vision expert saw too little and goes without."""
     moments = read('moments.safetensors')
-    for kind, most in (('q4t', 0.35), ('q4s', 0.35), ('q4', 0.35), ('q6', 0.35)):
+    for kind, most in (('q4h', 0.35), ('q4t', 0.35), ('q4s', 0.35), ('q4', 0.35), ('q6', 0.35)):
         types = ('--recipe', 'bf16', '--type', f'model.layers.*={kind}')
         errors = []
         for name, more in (('plain', ('--imatrix', 'whole.safetensors')), ('feedback', ('--feedback', 'moments.safetensors'))):

@@ -293,6 +293,8 @@ static void failures_name_their_place(void) {
         {CVQ_T_LM_HEAD, 2999, -INFINITY, false, false, "row 2999, column 1 is infinite"},
         {CVQ_T_EMBED_TOKENS, 1500, INFINITY, false, false, "row 1500, column 1 is infinite"},
         {CVQ_T_VISION_QKV_BIAS, 0, NAN, false, false, "row 0, column 1 is not a number"},
+        {CVQ_T_VISION_DENSE, 5, -15.5f, false, false,
+         "row 5, column 1 is -15.5, and q4h holds magnitudes up to 15.2578; give this tensor"},
         {CVQ_T_VISION_UP, 20, 0, true, false, "row 20 is gone"},
         {CVQ_T_VISION_UP, 0, 0, false, true, "damaged"}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -309,6 +311,7 @@ static void failures_name_their_place(void) {
             m.fail_check = cases[i].fail_check;
             cvq_model_tensor_spec(&m.config, m.bad_tensor, &spec);
             recipe_types(&m, "q4", types);
+            if (cases[i].kind == CVQ_T_VISION_DENSE) types[m.bad_tensor] = CVQ_TYPE_Q4H;
             const wish w = {first_path, types, &source, {.threads = threads}, NULL};
             const cvq_status wanted = m.fail_read    ? CVQ_IO
                                       : m.fail_check ? CVQ_MISMATCH
