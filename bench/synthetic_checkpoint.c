@@ -218,14 +218,19 @@ static int compare_names(const void *a, const void *b) {
                   (*(const cvq_tensor_spec *const *)b)->name);
 }
 
-/* An output of the folder; -1 in fd on failure. */
-static cvq_status create(const maker *m, const char *name, int *fd, char **path) {
-    CVQ_TRY(cvq_path_join(path, m->dir, name, m->err));
-    *fd = open(*path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (*fd >= 0) return CVQ_OK;
-    const cvq_status status = cvq_fail_errno(m->err, *path, "cannot make it");
-    free(*path);
-    *path = NULL;
+/* Writes what stands in a file; where names it in errors. */
+typedef cvq_status (*fill_fn)(maker *m, int fd, const char *where, const void *content);
+
+/* A file of the folder. */
+static cvq_status write_file(maker *m, const char *name, fill_fn fill, const void *content) {
+    char *path;
+    CVQ_TRY(cvq_path_join(&path, m->dir, name, m->err));
+    const int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    cvq_status status =
+        fd >= 0 ? fill(m, fd, path, content) : cvq_fail_errno(m->err, path, "cannot make it");
+    if (fd >= 0 && close(fd) != 0 && status == CVQ_OK)
+        status = cvq_fail_errno(m->err, path, "cannot write");
+    free(path);
     return status;
 }
 
@@ -233,64 +238,60 @@ static void shard_name(const maker *m, size_t shard, char name[64]) {
     snprintf(name, 64, "model-%05zu-of-%05zu.safetensors", shard + 1, m->files);
 }
 
-static cvq_status write_tensors(maker *m, int fd, const char *where,
-                                const cvq_tensor_spec *const *specs, size_t count) {
+typedef struct tensor_list {
+    const cvq_tensor_spec **specs; /* [count] */
+    size_t count;
+} tensor_list;
+
+static cvq_status write_tensors(maker *m, int fd, const char *where, const void *content) {
+    const tensor_list *list = content;
+    const size_t count = list->count;
     void *tensors;
     cvq_st_writer *w = NULL;
     CVQ_TRY(cvq_alloc(&tensors, count, sizeof(cvq_st_tensor), "tensors", m->err));
     for (size_t i = 0; i < count; i++) {
+        const cvq_tensor_spec *spec = list->specs[i];
         cvq_st_tensor *t = (cvq_st_tensor *)tensors + i;
-        *t = (cvq_st_tensor){.name = specs[i]->name, .dtype = CVQ_ST_BF16, .ndim = specs[i]->ndim};
-        memcpy(t->dims, specs[i]->dims, sizeof specs[i]->dims);
+        *t = (cvq_st_tensor){.name = spec->name, .dtype = CVQ_ST_BF16, .ndim = spec->ndim};
+        memcpy(t->dims, spec->dims, sizeof spec->dims);
     }
     cvq_status status = cvq_st_writer_open(&w, fd, tensors, count, where, m->err);
     free(tensors);
-    for (size_t i = 0; status == CVQ_OK && i < count; i++) status = write_tensor(m, w, specs[i]);
+    for (size_t i = 0; status == CVQ_OK && i < count; i++)
+        status = write_tensor(m, w, list->specs[i]);
     if (status == CVQ_OK) return cvq_st_writer_finish(w, m->err);
     cvq_st_writer_free(w);
     return status;
 }
 
 static cvq_status write_shard(maker *m, size_t shard) {
-    void *list;
-    char name[64], *path;
-    size_t count = 0;
-    int fd;
-    CVQ_TRY(cvq_alloc(&list, m->count, sizeof(void *), "tensors of a file", m->err));
-    const cvq_tensor_spec **specs = list;
+    void *memory;
+    char name[64];
+    CVQ_TRY(cvq_alloc(&memory, m->count, sizeof(void *), "tensors of a file", m->err));
+    tensor_list list = {.specs = memory};
     for (size_t i = 0; i < m->count; i++)
-        if (m->shard[i] == shard) specs[count++] = &m->specs[i];
-    /* NOLINTNEXTLINE(bugprone-sizeof-expression): pointers are sorted */
-    if (count > 1) qsort(specs, count, sizeof *specs, compare_names);
+        if (m->shard[i] == shard) list.specs[list.count++] = &m->specs[i];
+    if (list.count > 1) qsort(list.specs, list.count, sizeof *list.specs, compare_names);
     shard_name(m, shard, name);
-    cvq_status status = create(m, name, &fd, &path);
-    if (status == CVQ_OK) {
-        status = write_tensors(m, fd, path, specs, count);
-        if (close(fd) != 0 && status == CVQ_OK)
-            status = cvq_fail_errno(m->err, path, "cannot write");
-        free(path);
-    }
-    free(list);
+    const cvq_status status = write_file(m, name, write_tensors, &list);
+    free(memory);
     return status;
 }
 
 /* ---------------------------------------------------------------- files of text */
 
+static cvq_status write_text(maker *m, int fd, const char *where, const void *content) {
+    const cvq_buffer *text = content;
+    return cvq_write_all(fd, 0, text->data, text->size, where, m->err);
+}
+
 /* Takes root, which may be NULL. */
-static cvq_status write_json(const maker *m, const char *name, cJSON *root) {
+static cvq_status write_json(maker *m, const char *name, cJSON *root) {
     cvq_buffer text = {0};
-    char *path;
-    int fd;
     if (!root) return cvq_fail(m->err, CVQ_OUT_OF_MEMORY, name, "no memory for it");
     cvq_status status = cvq_json_print(&text, root, m->err);
     cJSON_Delete(root);
-    if (status == CVQ_OK) status = create(m, name, &fd, &path);
-    if (status == CVQ_OK) {
-        status = cvq_write_all(fd, 0, text.data, text.size, path, m->err);
-        if (close(fd) != 0 && status == CVQ_OK)
-            status = cvq_fail_errno(m->err, path, "cannot write");
-        free(path);
-    }
+    if (status == CVQ_OK) status = write_file(m, name, write_text, &text);
     cvq_buffer_free(&text);
     return status;
 }
@@ -352,7 +353,7 @@ static cJSON *index_json(const maker *m) {
     return root;
 }
 
-static cvq_status write_tokenizer(const maker *m) {
+static cvq_status write_tokenizer(maker *m) {
     cvq_synthetic_tokenizer tokenizer;
     CVQ_TRY(cvq_synthetic_tokenizer_open(&tokenizer, m->config, m->err));
     cJSON *root = cvq_synthetic_tokenizer_json(&tokenizer);
