@@ -3,13 +3,21 @@
 #include "cli/cvq_quantize.c"
 #include "quant/scale_search_internal.h"
 
-/* These stand in for quant/table_search.c, which is then not linked. */
+/* These stand in for quant/table_search.c and quant/half_search.c, which are then not linked. */
 cvq_choice cvq_search_table(const cvq_search_loops *loops, const cvq_codebook *codebook,
                             const cvq_search *s) {
     (void)loops;
     const float end = (float)codebook->table[15] - (float)codebook->zero + 16.0f;
     const uint16_t scale = cvq_f32_to_f16(s->peak / end * s->from_unit);
     return (cvq_choice){.error = s->sum_wxx, .scale = scale};
+}
+
+cvq_choice cvq_search_half_tables(const cvq_search_loops *loops, const cvq_search *s) {
+    (void)loops;
+    const float d = cvq_search_magnitude(s->peak) / 49.0f * s->from_unit; /* the wide table's end */
+    const uint32_t bits = cvq_f32_bits(d), first = 0x36800000u;
+    const uint32_t level = bits > first ? (bits - first) >> 19 : 0;
+    return (cvq_choice){.error = s->sum_wxx, .scale = (uint16_t)(level << 8)};
 }
 
 /* q4s becomes zeros. */

@@ -103,10 +103,10 @@ static void the_default_is_as_documented(void) {
         uint32_t layer;
         cvq_type type;
     } wanted[] = {{CVQ_T_LANGUAGE_QKV, 0, CVQ_TYPE_Q6},
-                  {CVQ_T_LANGUAGE_QKV, 1, CVQ_TYPE_Q4T},
-                  {CVQ_T_LANGUAGE_DOWN, 31, CVQ_TYPE_Q4T},
+                  {CVQ_T_LANGUAGE_QKV, 1, CVQ_TYPE_Q4H},
+                  {CVQ_T_LANGUAGE_DOWN, 31, CVQ_TYPE_Q4H},
                   {CVQ_T_VISION_DENSE, 0, CVQ_TYPE_Q6},
-                  {CVQ_T_VISION_GATE, 10, CVQ_TYPE_Q4T},
+                  {CVQ_T_VISION_GATE, 10, CVQ_TYPE_Q4H},
                   {CVQ_T_LM_HEAD, 0, CVQ_TYPE_Q6},
                   {CVQ_T_EMBED_TOKENS, 0, CVQ_TYPE_Q6},
                   {CVQ_T_CONV, 0, CVQ_TYPE_Q8},
