@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """docs/publish.md followed word for word: its command blocks, with the installed commands and the small checkpoint, once as the
-publisher and once as the receiver.  cvq-test: once formats"""
+publisher and once as the receiver.  cvq-test: once"""
 import json
 import os
 import re
