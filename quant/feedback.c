@@ -23,7 +23,8 @@
  * leave open. */
 #define DAMPING 0.01
 
-#if defined(__GNUC__) && defined(__x86_64__)
+/* The loader chooses the clone, before a thread sanitizer is ready to run in what it calls. */
+#if defined(__GNUC__) && defined(__x86_64__) && !defined(__SANITIZE_THREAD__)
 #define CLONES __attribute__((target_clones("default", "avx2", "avx512f")))
 #else
 #define CLONES

@@ -19,8 +19,11 @@ A line "cvq-test: ..." near the top of a test's source says where it runs:
     processor     also in a configuration called *-plain, which has an older processor than another
                   of the same folder; tests without this mark do not run there again
     threads       also in the configuration "tsan", in which tests without this mark do not run
-                  ("tsan-all": nor tests of commands without it, but all unit tests)
+                  ("tsan-all": all unit tests)
     formats       likewise in the configuration "coverage"
+    compiled      also in "clang" and "ubsan", which run all unit tests, but of the tests of commands only
+                  those with this mark, "processor" or "formats": what a compiler may get wrong, arithmetic
+                  and the reading of files; "gcc" and "asan" run everything
 
 The output of what failed is shown, what was skipped is listed with its reason, and the last line is
 the sum in the same form.
@@ -40,6 +43,8 @@ import time
 CLOSING = re.compile(r'^(\d+) passed, (\d+) failed, (\d+) skipped$')
 SECONDS = 1200  # after which a test is taken for hanging
 SHOWN_LINES = 150
+OTHER_BUILDS = ('clang', 'ubsan')
+COMPILED = {'processor', 'formats', 'compiled'}
 NEEDED = (('-plain', 'processor'), ('tsan', 'threads'), ('tsan-all', 'threads'), ('coverage', 'formats'))
 
 
@@ -83,6 +88,8 @@ def jobs_of(config):
         tests.append((os.path.basename(source), source, [sys.executable, source]))
     for name, source, command in tests:
         marks = marks_of(source)
+        if config.name in OTHER_BUILDS and source.endswith('.py') and not marks & COMPILED:
+            continue
         needed = next((m for ending, m in NEEDED if config.name.endswith(ending)), None)
         if needed and needed not in marks and not (config.name == 'tsan-all' and source.endswith('.c')):
             continue
@@ -103,7 +110,7 @@ def environment(job):
              XDG_CACHE_HOME='/dev/null',
              ASAN_OPTIONS='detect_leaks=1:exitcode=99:detect_stack_use_after_return=1',
              LSAN_OPTIONS='exitcode=99',
-             TSAN_OPTIONS='exitcode=99:halt_on_error=1:second_deadlock_stack=1',
+             TSAN_OPTIONS='exitcode=99:second_deadlock_stack=1:die_after_fork=0',
              UBSAN_OPTIONS='print_stacktrace=1:halt_on_error=1:exitcode=99')
     e.pop('CVQ_CPU', None)
     return e

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """cvq-bench at a sixteenth of the model's sizes: every field of the JSON, every row that must be there, shares that belong to
-the peaks, the filter, a model's own rows, wrong usage. The figures themselves are not judged."""
+the peaks, the filter, a model's own rows, wrong usage. The figures themselves are not judged.
+cvq-test: native compiled"""
 import json
 import math
 import os

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The cache of pictures: a second run computes nothing of the picture and answers the same; several processes, settings and
 damaged files do no harm; the folder stays within its size; where there can be no cache everything else works.
-cvq-test: threads"""
+cvq-test: native"""
 import glob
 import hashlib
 import json

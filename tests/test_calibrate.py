@@ -9,7 +9,7 @@ without bos, boi and patches.
 tests/data/second-moments-expected.safetensors: the same hooks on the decoder's matrices added up x x^T in float64, the slots of a picture once for
 the questions that follow one another about it. For each matrix NAME.count, and NAME.product, F32 [K, 4]: the moments times a matrix V of small
 integers, V[k][j] = (k (2 j + 3)) mod 7 - 3.
-"""
+cvq-test: native compiled"""
 import json
 import os
 import shlex

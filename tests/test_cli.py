@@ -3,7 +3,7 @@
 conversations, logits.
 
     test_cli.py [--rewrite]     --rewrite: take the present output for the expected one in tests/cli/usage.txt
-"""
+cvq-test: native"""
 import json
 import os
 import pty

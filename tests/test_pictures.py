@@ -4,7 +4,7 @@ ImageOps.exif_transpose, the resize and its normalization to the bit; then files
 hostile or of another kind. Everything is made here from fixed seeds.
 
     test_pictures.py --write-fixtures     makes tests/pictures/ anew (for tests/unit/test_picture.c)
-"""
+cvq-test: compiled"""
 import os
 import random
 import struct

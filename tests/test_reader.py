@@ -4,7 +4,7 @@ file what the C code put there, to the bit; and the worked example of docs/forma
 C code writes and what the Python code understands.
 
     test_reader.py --write      puts the example anew into docs/format.md
-"""
+cvq-test: compiled"""
 import json
 import os
 import re

@@ -1,6 +1,5 @@
 /* Allocation against trying everything; sensitivities read back, and files that are none; errors of
- * types; recipes that give back the types they were made from.
- * cvq-test: threads */
+ * types; recipes that give back the types they were made from. */
 #include "quant/allocate.h"
 
 #include <math.h>
