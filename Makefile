@@ -228,7 +228,7 @@ $(B)/cppcheck.out: $(call objects,$(ANALYZED)) .cppcheck
 	@mkdir -p $(B)/cppcheck
 	$(Q)cppcheck -j $(JOBS) -q --std=c11 --enable=warning,style,performance,portability --suppressions-list=.cppcheck \
 	  --cppcheck-build-dir=$(B)/cppcheck --error-exitcode=1 --template='{file}:{line}: {message} [{id}]' \
-	  -D__$(ARCH)__ -D__linux__ -D_GNU_SOURCE -I. -Iinclude $(ANALYZED) > $@ 2>&1 || { cat $@; false; }
+	  -D__$(ARCH)__ -D__linux__ -D_GNU_SOURCE -D__BYTE_ORDER__=1 -D__ORDER_LITTLE_ENDIAN__=1 -I. -Iinclude $(ANALYZED) > $@ 2>&1 || { cat $@; false; }
 analyzed: $(patsubst %.c,$(B)/obj/%.tidy,$(ANALYZED)) $(B)/cppcheck.out
 analyze: ## gcc -fanalyzer, clang-tidy and cppcheck over the source, none of which may complain
 	@scripts/setup.sh analyze

@@ -99,10 +99,12 @@ cvq_status cvq_calibration_add(cvq_calibration *total, const cvq_calibration *mo
     for (size_t i = 0; i < total->count || i < more->count; i++) {
         const cvq_channel_sums *a = i < total->count ? &total->matrices[i] : NULL;
         const cvq_channel_sums *b = i < more->count ? &more->matrices[i] : NULL;
+        /* NOLINTBEGIN(clang-analyzer-core.NullDereference): there are as many as are counted */
         if (!a || !b || strcmp(a->name, b->name) != 0 || a->cols != b->cols)
             return cvq_fail(err, CVQ_MISMATCH, where,
                             "is of another model than the files before it: they differ at %s",
                             i < more->count ? more->matrices[i].name : total->matrices[i].name);
+        /* NOLINTEND(clang-analyzer-core.NullDereference) */
         if (a->tokens > INT64_MAX - b->tokens)
             return cvq_fail(err, CVQ_FORMAT, where, "%s: too many tokens", b->name);
     }
@@ -195,6 +197,7 @@ static cvq_status announce(const cvq_calibration *c, cvq_st_tensor *tensors, cvq
         }
     }
     const char *name = (const char *)names->data; /* which does not move any more */
+    /* NOLINTNEXTLINE(clang-analyzer-core.NonNullParamChecker): two names were put in for each */
     for (size_t i = 0; i < 2 * c->count; i++, name += strlen(name) + 1) {
         bool sums = i >= c->count;
         uint64_t n = sums ? c->matrices[i - c->count].cols : 1;

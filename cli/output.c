@@ -173,6 +173,7 @@ static cvq_status open_output(cvq_output *out, const char *path, bool force, boo
     o.temp = temp_name(path, "");
     if (!o.path || !o.temp)
         status = cvq_fail(err, CVQ_OUT_OF_MEMORY, path, "no memory for the output's name");
+    /* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): close_all frees it */
     if (status == CVQ_OK) status = open_partial(&o.fd, o.temp, path, err);
     if (status == CVQ_OK && resumable) status = open_journal(&o, resume, err);
     if (status == CVQ_OK && !resume && ftruncate(o.fd, 0) != 0)

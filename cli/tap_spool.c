@@ -49,6 +49,7 @@ cvq_status cvq_tap_spool_add(cvq_tap_spool *s, const char *name, size_t first, s
     } else {
         CVQ_TRY(
             grow((void **)&s->pieces, &s->pieces_capacity, s->num_pieces, sizeof *s->pieces, err));
+        /* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): grow() set it */
         s->pieces[s->num_pieces++] = (cvq_tap_piece){t, first, rows, s->size};
     }
     s->taps[t].rows += rows;

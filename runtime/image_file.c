@@ -235,7 +235,7 @@ static cvq_status check_end(const stream *s, const cvq_image *image, cvq_error *
 }
 
 static cvq_status load(const stream *s, cvq_image *image, cvq_error *err) {
-    uint8_t head[HEAD_BYTES];
+    uint8_t head[HEAD_BYTES] = {0};
     bool has_prefix;
     cvq_slot_settings settings;
     CVQ_TRY(pass(s, head, sizeof head, err));

@@ -20,9 +20,9 @@ static cvq_cpu_level level(void) {
     return l == NOT_SELECTED ? cvq_cpu_best() : (cvq_cpu_level)l;
 }
 
-cvq_status cvq_cpu_select(const char *name, cvq_error *err) {
+cvq_status cvq_cpu_select(const char *level, cvq_error *err) {
     cvq_cpu_level found;
-    CVQ_TRY(cvq_cpu_level_find(&found, name, err));
+    CVQ_TRY(cvq_cpu_level_find(&found, level, err));
     atomic_store(&selected_level, (int)found);
     return CVQ_OK;
 }

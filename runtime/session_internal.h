@@ -67,8 +67,8 @@ double cvq_now(void);
 /* runtime/phase.c: total steps; work in multiplications, 0 where steps are all that is known. */
 void cvq_phase_begin(cvq_session *s, cvq_phase phase, uint64_t total, double work);
 /* A cvq_step_fn whose context is the session. */
-int cvq_phase_step(void *session, uint64_t done, uint64_t total);
+int cvq_phase_step(void *context, uint64_t done, uint64_t total);
 /* An engine's `worked`. */
-void cvq_phase_worked(void *session, double work);
+void cvq_phase_worked(void *context, double work);
 
 #endif

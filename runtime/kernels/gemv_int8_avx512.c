@@ -36,8 +36,10 @@ GEMM_INLINE constants constants_load(const cvq_type type, const cvq_panels *w) {
     const __m512i none = _mm512_setzero_si512();
     constants t = {none, none, {_mm512_setzero_ps(), _mm512_setzero_ps()}};
     if (cvq_type_has_codebook(type)) t.table = load_table(w->codebook->table);
-    if (type == CVQ_TYPE_Q4H) t.table = load_table(cvq_q4h_tables[0]);
-    if (type == CVQ_TYPE_Q4H) t.narrow = load_table(cvq_q4h_tables[1]);
+    if (type == CVQ_TYPE_Q4H) {
+        t.table = load_table(cvq_q4h_tables[0]);
+        t.narrow = load_table(cvq_q4h_tables[1]);
+    }
     if (type == CVQ_TYPE_Q4S) t.levels = q4s_levels_load();
     return t;
 }
