@@ -76,8 +76,8 @@ int cvq_run_open_session(cvq_run *run);
 void cvq_run_close(cvq_run *run);
 /* A picture's file to a picture for prompts. */
 cvq_status cvq_run_picture(const cvq_run *run, const char *path, cvq_image **image, cvq_error *err);
-/* Sync and generate. With `to_stdout` the text goes to stdout as it comes, without the white space in
- * front. *a may hold a part of the answer after CVQ_CANCELLED. */
+/* Sync and generate. With `to_stdout` the text goes to stdout as it comes, without the white space
+ * in front. *a may hold a part of the answer after CVQ_CANCELLED. */
 cvq_status cvq_run_answer(cvq_run *run, const cvq_prompt *prompt, bool to_stdout, cvq_answer *a,
                           cvq_error *err);
 /* The text without surrounding white space: *text is ended by a NUL in the buffer. */

@@ -61,8 +61,8 @@ void cvq_decoded_free(cvq_decoded *decoded);
 /* stb_image over memory that it is given: input in, RGB at a place inside the arena out, NULL with
  * a reason (static or inside stb_image) on failure. Neither allocates elsewhere nor makes a system
  * call. For one thread of a process that has no other use for stb_image: the child. */
-const uint8_t *cvq_stb_decode(const uint8_t *input, size_t size, uint8_t *memory, size_t memory_size,
-                              int *width, int *height, const char **reason);
+const uint8_t *cvq_stb_decode(const uint8_t *input, size_t size, uint8_t *memory,
+                              size_t memory_size, int *width, int *height, const char **reason);
 
 static inline uint32_t cvq_load_be16(const uint8_t *p) {
     return (uint32_t)p[0] << 8 | p[1];
