@@ -1,6 +1,7 @@
 /* formats/: every allocation, read, write and sync made to fail once, one after the other, and the
  * work done again: an error that says something, or the whole result; nothing is left allocated.
  * cvq-test: formats */
+#undef _FORTIFY_SOURCE /* its inline functions are among those that have others here */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdatomic.h>
@@ -283,6 +284,7 @@ int main(void) {
 #else
 
 int main(void) {
+    (void)harness_broken; /* of tests that ran */
     SKIP("every_call_fails", "the allocator is a sanitizer's, or not glibc's");
     return REPORT();
 }
