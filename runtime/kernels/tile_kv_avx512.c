@@ -1,11 +1,12 @@
-/* Few rows by the panels of a KV cache with AVX-512: two panels side by side. */
+/* Few rows by the panels of a KV cache with AVX-512: a panel is a vector, and the next is read
+ * after it, so that memory is read in order. */
 #include <immintrin.h>
 
 #define TILE_F16 tile_kv_f16__avx512
 #define TILE_INT8 tile_kv_int8__avx512
 #define V __m512
 #define W 16
-#define VECTORS 2
+#define VECTORS 1
 #define v_load _mm512_loadu_ps
 #define v_store _mm512_storeu_ps
 #define v_set _mm512_set1_ps
