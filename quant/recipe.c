@@ -13,7 +13,7 @@ typedef struct named_rule {
     cvq_type type;
 } named_rule;
 
-#define MAX_NAMED_RULES 7
+#define MAX_NAMED_RULES 8
 
 typedef struct named_recipe {
     const char *name;
@@ -31,6 +31,7 @@ static const named_recipe recipes[] = {
     {"q4",
      {{"*", CVQ_TYPE_Q8},
       {"model.layers.*", CVQ_TYPE_Q4H},
+      {"*language_expert_query_key_value.weight", CVQ_TYPE_Q6},
       {"model.layers.0.*", CVQ_TYPE_Q6},
       {"lm_head.weight", CVQ_TYPE_Q6},
       {"model.embed_tokens.weight", CVQ_TYPE_Q6},
@@ -38,6 +39,8 @@ static const named_recipe recipes[] = {
       {NULL, CVQ_TYPES}}},
     {"q4-small",
      {{"*", CVQ_TYPE_Q4H},
+      {"model.layers.*vision*", CVQ_TYPE_Q4S},
+      {"*language_expert_query_key_value.weight", CVQ_TYPE_Q6},
       {"model.layers.0.*language*", CVQ_TYPE_Q6},
       {"lm_head.weight", CVQ_TYPE_Q6},
       PATCH_RULE,
