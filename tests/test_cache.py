@@ -344,8 +344,8 @@ def stopped():
 
 # SHA-256 of all that is computed of NUMBER with this model of noise at the scalar level, by CVQ_ARITHMETIC_VERSION. The C library's
 # exp, sin and cos are in it, so that it holds for one of them.
-RESULTS = {('2', 'exact'): '34b2cc55fdd275cbdd55e3c7c88cc76127ffee968c038f2ba213a8b0c90f34e0',
-           ('2', 'fast'): 'b0fdae153019561ad691a0b91f54e0cec93f2fec22add99f0bb1fe2fa3a6c94c'}
+RESULTS = {('3', 'exact'): '34b2cc55fdd275cbdd55e3c7c88cc76127ffee968c038f2ba213a8b0c90f34e0',
+           ('3', 'fast'): '433c2e4036a3c8e29540d7e8dd03bffc16cfaf6d5a02693463a0dc358d2d0fe0'}
 
 
 def arithmetic_has_a_number():

@@ -181,16 +181,33 @@ GEMM_INLINE int32_t start_value(const gemm_tile_rows *a, size_t i, size_t b) {
     return a->start[i * GEMM_CHUNK_BLOCKS + b];
 }
 
-/* The end of a block: four rows of a panel's sums of one row of activations into c. */
-GEMM_INLINE void add_block(int32x4_t dot, const float *weight_scale, float scale, float *c,
-                           bool zero) {
-    float32x4_t before = zero ? vdupq_n_f32(0) : vld1q_f32(c);
-    float32x4_t s = vmulq_n_f32(vld1q_f32(weight_scale), scale);
-    vst1q_f32(c, vfmaq_f32(before, s, vcvtq_f32_s32(dot)));
+/* What a tile gathers over 128 columns, before the activations' scale: four quarters a row. */
+GEMM_INLINE void part_clear(const size_t rows, float32x4_t (*part)[4]) {
+    GEMM_UNROLL for (size_t i = 0; i < rows; i++) {
+        GEMM_UNROLL for (size_t j = 0; j < 4; j++) part[i][j] = vdupq_n_f32(0);
+    }
 }
 
-GEMM_INLINE float scale_of(const gemm_tile_rows *a, size_t i, size_t b, const size_t block) {
-    return a->scale[i * a->scale_stride + b * block / CVQ_ACT_BLOCK];
+/* The end of a block, for a row and a quarter. */
+GEMM_INLINE void part_add(int32x4_t dot, const float *weight_scale, float32x4_t *part) {
+    *part = vfmaq_f32(*part, vld1q_f32(weight_scale), vcvtq_f32_s32(dot));
+}
+
+/* After block b: the end of 128 columns, if it is one. first: c starts from 0. */
+GEMM_INLINE void part_end(const size_t rows, const gemm_chunk *w, const gemm_tile_rows *a, size_t b,
+                          const size_t block, float32x4_t (*part)[4], float *c, size_t ldc,
+                          bool first) {
+    const size_t done = (b + 1) * block, piece = b * block / CVQ_ACT_BLOCK;
+    if (done % CVQ_ACT_BLOCK != 0 && done != w->columns) return;
+    GEMM_UNROLL for (size_t i = 0; i < rows; i++) {
+        const float scale = a->scale[i * a->scale_stride + piece];
+        GEMM_UNROLL for (size_t j = 0; j < 4; j++) {
+            float *out = c + i * ldc + 4 * j;
+            float32x4_t before = first && piece == 0 ? vdupq_n_f32(0) : vld1q_f32(out);
+            vst1q_f32(out, vfmaq_n_f32(before, part[i][j], scale));
+        }
+    }
+    part_clear(rows, part);
 }
 
 #endif

@@ -174,19 +174,19 @@ GEMM_INLINE void multiply_wide_block(const int rows, const gemm_chunk *w, size_t
 GEMM_INLINE void tile(const cvq_type type, const int rows, const gemm_chunk *w,
                       const gemm_tile_rows *a, float *c, size_t ldc, bool first) {
     const size_t block = type == CVQ_TYPE_Q8 ? 128 : 32;
-    for (size_t b = 0; b < w->columns / block; b++) {
-        __m256i dot[GEMM_MAX_ROWS][2];
-        if (type == CVQ_TYPE_Q8)
-            multiply_wide_block(rows, w, b, a->start, a->q + block * b, dot);
-        else
-            multiply_block(type, rows, w, b, a->start, a->q + block * b, a->stride, dot);
-        const float *scale = a->scale + b * block / CVQ_ACT_BLOCK;
-        GEMM_UNROLL for (int i = 0; i < rows; i++) {
-            __m256 s = _mm256_set1_ps(scale[(size_t)i * a->scale_stride]);
-            GEMM_UNROLL for (int h = 0; h < 2; h++)
-                add_block(dot[i][h], _mm256_loadu_ps(w->scale[b] + 8 * h), s,
-                          c + (size_t)i * ldc + 8 * h, first && b == 0);
+    for (size_t k = 0; k < w->columns; k += CVQ_ACT_BLOCK, first = false) {
+        const size_t end = k + CVQ_ACT_BLOCK < w->columns ? k + CVQ_ACT_BLOCK : w->columns;
+        part_sums part;
+        part_clear(rows, &part);
+        for (size_t b = k / block; b < end / block; b++) {
+            __m256i dot[GEMM_MAX_ROWS][2];
+            if (type == CVQ_TYPE_Q8)
+                multiply_wide_block(rows, w, b, a->start, a->q + block * b, dot);
+            else
+                multiply_block(type, rows, w, b, a->start, a->q + block * b, a->stride, dot);
+            part_add(rows, w, b, dot, &part);
         }
+        part_end(rows, &part, a, k, c, ldc, first);
     }
 }
 

@@ -3,7 +3,8 @@
  *
  * The zero point costs nothing: the accumulator starts at -zero x (sum of the activations), one
  * broadcast load. Offsets are added to the table's entries while unpacking (at most 158). Tiles of
- * 2 panels x 6 rows keep 12 integer and 12 float accumulators in registers; q8 is read in place. */
+ * 2 panels x 6 rows keep 12 integer and 12 float accumulators, those of 128 columns, in registers;
+ * q8 is read in place. */
 #include <immintrin.h>
 
 #include "runtime/kernels/block_scales_zmm.h"
@@ -158,43 +159,52 @@ GEMM_INLINE void multiply_line(const int panels, __m512i *dot, const __m512i *li
                 : "m"(*(const int8_t(*)[4])q), "v"(line[0]));
 }
 
+/* Block b: part += scales x (float)(sum of products). */
+GEMM_INLINE void multiply_block(const int panels, const int rows, const int block,
+                                const gemm_chunk *w, const gemm_tile_rows *a, size_t b,
+                                __m512 (*part)[GEMM_MAX_PANELS]) {
+    __m512i dot[GEMM_MAX_ROWS][GEMM_MAX_PANELS];
+    GEMM_UNROLL for (int i = 0; i < rows; i++) {
+        GEMM_UNROLL for (int p = 0; p < panels; p++) dot[i][p] =
+            _mm512_set1_epi32(a->start[i * GEMM_CHUNK_BLOCKS + (int)b]);
+    }
+    const int8_t *q = a->q + b * (size_t)block;
+    const uint8_t *line[GEMM_MAX_PANELS];
+    GEMM_UNROLL for (int p = 0; p < panels; p++) line[p] = w[p].lines + b * (size_t)block * 16;
+    for (int l0 = 0; l0 < block / 4; l0 += 8, q += 32) {
+        GEMM_UNROLL for (int l = 0; l < 8; l++) {
+            __m512i weights[GEMM_MAX_PANELS];
+            GEMM_UNROLL for (int p = 0; p < panels; p++) weights[p] =
+                load_line(line[p] + 64 * (l0 + l));
+            GEMM_UNROLL for (int i = 0; i < rows; i++)
+                multiply_line(panels, dot[i], weights, q + (size_t)i * a->stride + 4 * l);
+        }
+    }
+    GEMM_UNROLL for (int i = 0; i < rows; i++) {
+        GEMM_UNROLL for (int p = 0; p < panels; p++) part[i][p] = _mm512_fmadd_ps(
+            _mm512_load_ps(w[p].scale[b]), _mm512_cvtepi32_ps(dot[i][p]), part[i][p]);
+    }
+}
+
 GEMM_INLINE void tile(const int panels, const int rows, const int block, const gemm_chunk *w,
                       const gemm_tile_rows *a, float *c, size_t ldc, bool first) {
-    __m512 sum[GEMM_MAX_ROWS][GEMM_MAX_PANELS];
-    GEMM_UNROLL for (int i = 0; i < rows; i++) {
-        GEMM_UNROLL for (int p = 0; p < panels; p++) sum[i][p] =
-            first ? _mm512_setzero_ps() : _mm512_loadu_ps(c + (size_t)i * ldc + 16 * p);
-    }
-    const size_t blocks = w->columns / (size_t)block;
-    const int8_t *q = a->q;
-    for (size_t b = 0; b < blocks; b++) {
-        __m512i dot[GEMM_MAX_ROWS][GEMM_MAX_PANELS];
+    for (size_t k = 0; k < w->columns; k += CVQ_ACT_BLOCK, first = false) {
+        const size_t end = k + CVQ_ACT_BLOCK < w->columns ? k + CVQ_ACT_BLOCK : w->columns;
+        __m512 part[GEMM_MAX_ROWS][GEMM_MAX_PANELS];
         GEMM_UNROLL for (int i = 0; i < rows; i++) {
-            GEMM_UNROLL for (int p = 0; p < panels; p++) dot[i][p] =
-                _mm512_set1_epi32(a->start[i * GEMM_CHUNK_BLOCKS + (int)b]);
+            GEMM_UNROLL for (int p = 0; p < panels; p++) part[i][p] = _mm512_setzero_ps();
         }
-        const uint8_t *line[GEMM_MAX_PANELS];
-        GEMM_UNROLL for (int p = 0; p < panels; p++) line[p] = w[p].lines + b * (size_t)block * 16;
-        for (int l0 = 0; l0 < block / 4; l0 += 8, q += 32) {
-            GEMM_UNROLL for (int l = 0; l < 8; l++) {
-                __m512i weights[GEMM_MAX_PANELS];
-                GEMM_UNROLL for (int p = 0; p < panels; p++) weights[p] =
-                    load_line(line[p] + 64 * (l0 + l));
-                GEMM_UNROLL for (int i = 0; i < rows; i++)
-                    multiply_line(panels, dot[i], weights, q + (size_t)i * a->stride + 4 * l);
+        for (size_t b = k / (size_t)block; b < end / (size_t)block; b++)
+            multiply_block(panels, rows, block, w, a, b, part);
+        const float *scale = a->scale + k / CVQ_ACT_BLOCK;
+        GEMM_UNROLL for (int i = 0; i < rows; i++) {
+            const __m512 s = _mm512_set1_ps(scale[(size_t)i * a->scale_stride]);
+            GEMM_UNROLL for (int p = 0; p < panels; p++) {
+                float *out = c + (size_t)i * ldc + 16 * p;
+                __m512 before = first ? _mm512_setzero_ps() : _mm512_loadu_ps(out);
+                _mm512_storeu_ps(out, _mm512_fmadd_ps(part[i][p], s, before));
             }
         }
-        const float *scale = a->scale + b * (size_t)block / CVQ_ACT_BLOCK;
-        GEMM_UNROLL for (int i = 0; i < rows; i++) {
-            __m512 s = _mm512_set1_ps(scale[(size_t)i * a->scale_stride]);
-            GEMM_UNROLL for (int p = 0; p < panels; p++) sum[i][p] =
-                _mm512_fmadd_ps(_mm512_mul_ps(_mm512_load_ps(w[p].scale[b]), s),
-                                _mm512_cvtepi32_ps(dot[i][p]), sum[i][p]);
-        }
-    }
-    GEMM_UNROLL for (int i = 0; i < rows; i++) {
-        GEMM_UNROLL for (int p = 0; p < panels; p++)
-            _mm512_storeu_ps(c + (size_t)i * ldc + 16 * p, sum[i][p]);
     }
 }
 

@@ -31,29 +31,32 @@ GEMM_INLINE void multiply_line(__m256i dot[2], __m256i top, __m256i bottom, cons
             : "m"(*(const int8_t(*)[4])q), "x"(top), "x"(bottom));
 }
 
+GEMM_INLINE void multiply_block(const int rows, const int block, const gemm_chunk *w,
+                                const gemm_tile_rows *a, size_t b, part_sums *part) {
+    __m256i dot[GEMM_MAX_ROWS][2];
+    GEMM_UNROLL for (int i = 0; i < rows; i++) dot[i][0] = dot[i][1] =
+        _mm256_set1_epi32(a->start[i * GEMM_CHUNK_BLOCKS + (int)b]);
+    const uint8_t *line = w->lines + b * (size_t)block * 16;
+    const int8_t *q = a->q + b * (size_t)block;
+    for (int l0 = 0; l0 < block / 4; l0 += 8, line += 512, q += 32) {
+        GEMM_UNROLL for (int l = 0; l < 8; l++) {
+            __m256i top = load_half(line + 64 * l), bottom = load_half(line + 64 * l + 32);
+            GEMM_UNROLL for (int i = 0; i < rows; i++)
+                multiply_line(dot[i], top, bottom, q + (size_t)i * a->stride + 4 * l);
+        }
+    }
+    part_add(rows, w, b, dot, part);
+}
+
 GEMM_INLINE void tile(const int rows, const int block, const gemm_chunk *w, const gemm_tile_rows *a,
                       float *c, size_t ldc, bool first) {
-    const size_t blocks = w->columns / (size_t)block;
-    const int8_t *q = a->q;
-    for (size_t b = 0; b < blocks; b++) {
-        __m256i dot[GEMM_MAX_ROWS][2];
-        GEMM_UNROLL for (int i = 0; i < rows; i++) dot[i][0] = dot[i][1] =
-            _mm256_set1_epi32(a->start[i * GEMM_CHUNK_BLOCKS + (int)b]);
-        const uint8_t *line = w->lines + b * (size_t)block * 16;
-        for (int l0 = 0; l0 < block / 4; l0 += 8, line += 512, q += 32) {
-            GEMM_UNROLL for (int l = 0; l < 8; l++) {
-                __m256i top = load_half(line + 64 * l), bottom = load_half(line + 64 * l + 32);
-                GEMM_UNROLL for (int i = 0; i < rows; i++)
-                    multiply_line(dot[i], top, bottom, q + (size_t)i * a->stride + 4 * l);
-            }
-        }
-        const float *scale = a->scale + b * (size_t)block / CVQ_ACT_BLOCK;
-        GEMM_UNROLL for (int i = 0; i < rows; i++) {
-            __m256 s = _mm256_set1_ps(scale[(size_t)i * a->scale_stride]);
-            GEMM_UNROLL for (int h = 0; h < 2; h++)
-                add_block(dot[i][h], _mm256_loadu_ps(w->scale[b] + 8 * h), s,
-                          c + (size_t)i * ldc + 8 * h, first && b == 0);
-        }
+    for (size_t k = 0; k < w->columns; k += CVQ_ACT_BLOCK, first = false) {
+        const size_t end = k + CVQ_ACT_BLOCK < w->columns ? k + CVQ_ACT_BLOCK : w->columns;
+        part_sums part;
+        part_clear(rows, &part);
+        for (size_t b = k / (size_t)block; b < end / (size_t)block; b++)
+            multiply_block(rows, block, w, a, b, &part);
+        part_end(rows, &part, a, k, c, ldc, first);
     }
 }
 

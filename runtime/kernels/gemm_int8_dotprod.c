@@ -5,6 +5,8 @@
 
 GEMM_INLINE void tile(const size_t rows, const size_t block, const gemm_chunk *w,
                       const gemm_tile_rows *a, float *c, size_t ldc, bool first) {
+    float32x4_t part[4][4];
+    part_clear(rows, part);
     for (size_t b = 0; b < w->columns / block; b++) {
         int32x4_t dot[4][4];
         GEMM_UNROLL for (size_t i = 0; i < rows; i++) {
@@ -31,9 +33,9 @@ GEMM_INLINE void tile(const size_t rows, const size_t block, const gemm_chunk *w
         }
         GEMM_UNROLL for (size_t i = 0; i < rows; i++) {
             GEMM_UNROLL for (size_t j = 0; j < 4; j++)
-                add_block(dot[i][j], w->scale[b] + 4 * j, scale_of(a, i, b, block),
-                          c + i * ldc + 4 * j, first && b == 0);
+                part_add(dot[i][j], w->scale[b] + 4 * j, &part[i][j]);
         }
+        part_end(rows, w, a, b, block, part, c, ldc, first);
     }
 }
 

@@ -23,6 +23,8 @@ GEMM_INLINE void zip_lines(gemm_chunk *chunk) {
 GEMM_INLINE void tile(const size_t rows, const size_t block, const gemm_chunk *w,
                       const gemm_tile_rows *a, float *c, size_t ldc, bool first) {
     const size_t pairs = (rows + 1) / 2;
+    float32x4_t part[4][4];
+    part_clear(rows, part);
     for (size_t b = 0; b < w->columns / block; b++) {
         int32x4_t dot[2][8]; /* lanes: row 0 x weights 0 and 1, row 1 x weights 0 and 1 */
         GEMM_UNROLL for (size_t p = 0; p < pairs; p++) {
@@ -51,10 +53,10 @@ GEMM_INLINE void tile(const size_t rows, const size_t block, const gemm_chunk *w
                 int64x2_t left = vreinterpretq_s64_s32(dot[i / 2][2 * j]);
                 int64x2_t right = vreinterpretq_s64_s32(dot[i / 2][2 * j + 1]);
                 int64x2_t sum = i % 2 ? vzip2q_s64(left, right) : vzip1q_s64(left, right);
-                add_block(vreinterpretq_s32_s64(sum), w->scale[b] + 4 * j, scale_of(a, i, b, block),
-                          c + i * ldc + 4 * j, first && b == 0);
+                part_add(vreinterpretq_s32_s64(sum), w->scale[b] + 4 * j, &part[i][j]);
             }
         }
+        part_end(rows, w, a, b, block, part, c, ldc, first);
     }
 }
 

@@ -10,6 +10,8 @@ GEMM_INLINE int8x8_t broadcast4(const int8_t *q) {
 
 GEMM_INLINE void tile(const size_t rows, const size_t block, const gemm_chunk *w,
                       const gemm_tile_rows *a, float *c, size_t ldc, bool first) {
+    float32x4_t part[2][4];
+    part_clear(rows, part);
     for (size_t b = 0; b < w->columns / block; b++) {
         /* Lanes: two columns' sums of two rows; eight for a panel. */
         int32x4_t dot[2][8];
@@ -34,10 +36,10 @@ GEMM_INLINE void tile(const size_t rows, const size_t block, const gemm_chunk *w
             int32x4_t start = vdupq_n_s32(start_value(a, i, b));
             GEMM_UNROLL for (size_t j = 0; j < 4; j++) {
                 int32x4_t sum = vpaddq_s32(dot[i][2 * j], dot[i][2 * j + 1]);
-                add_block(vaddq_s32(sum, start), w->scale[b] + 4 * j, scale_of(a, i, b, block),
-                          c + i * ldc + 4 * j, first && b == 0);
+                part_add(vaddq_s32(sum, start), w->scale[b] + 4 * j, &part[i][j]);
             }
         }
+        part_end(rows, w, a, b, block, part, c, ldc, first);
     }
 }
 

@@ -40,43 +40,63 @@ void quantize_rows_128__scalar(const float *x, size_t ldx, size_t rows, size_t k
 
 /* One block of one row of a panel with one row of activations. */
 static float multiply_block(const uint8_t *codes, const cvq_block_scale *w, const cvq_act8 *a,
-                            size_t at, size_t block, float c) {
+                            size_t at, size_t block, float part) {
     int32_t dot = 0;
     for (size_t k = 0; k < block; k++)
         dot += cvq_code_integer(w, k / (block / 2), codes[k]) * a->q[at + k];
-    return fmaf(w->d * a->scale[at / CVQ_ACT_BLOCK], (float)dot, c);
+    return fmaf(w->d, (float)dot, part);
 }
+
+#define ROWS 8 /* of activations at a time */
+
+/* The sums of 128 columns, so far or in full. */
+typedef float partial_sums[ROWS][CVQ_PANEL_ROWS];
 
 /* One group of a panel with m rows of activations, whose first value is number `at`. */
 static void multiply_group(const cvq_panels *w, const float *row_scales, const uint8_t *bytes,
-                           const cvq_act8 *a, size_t at, size_t m, float *c, size_t ldc) {
+                           const cvq_act8 *a, size_t at, size_t m, partial_sums part, float *c,
+                           size_t ldc) {
     const cvq_type_info *info = cvq_type_describe(w->type);
     uint8_t codes[CVQ_PANEL_ROWS * CVQ_MAX_GROUP];
     uint16_t scales[CVQ_MAX_BLOCKS * CVQ_PANEL_ROWS];
     cvq_group_unpack(w->type, CVQ_PANEL_ROWS, bytes, codes, scales);
-    for (size_t b = 0; b < info->group / info->block; b++)
+    for (size_t b = 0; b < info->group / info->block; b++, at += info->block) {
         for (size_t r = 0; r < CVQ_PANEL_ROWS; r++) {
             const cvq_block_scale s = cvq_scale_decode(w->type, w->codebook, row_scales[r],
                                                        scales[b * CVQ_PANEL_ROWS + r]);
             for (size_t i = 0; i < m; i++)
-                c[i * ldc + r] = multiply_block(codes + r * info->group + b * info->block, &s, a,
-                                                at + i * a->stride + b * info->block, info->block,
-                                                c[i * ldc + r]);
+                part[i][r] = multiply_block(codes + r * info->group + b * info->block, &s, a,
+                                            at + i * a->stride, info->block, part[i][r]);
         }
+        const size_t done = at % a->stride + info->block;
+        if (done % CVQ_ACT_BLOCK != 0 && done != w->k) continue;
+        for (size_t i = 0; i < m; i++)
+            for (size_t r = 0; r < CVQ_PANEL_ROWS; r++) {
+                float scale = a->scale[(at + i * a->stride) / CVQ_ACT_BLOCK];
+                c[i * ldc + r] = fmaf(part[i][r], scale, c[i * ldc + r]);
+                part[i][r] = 0;
+            }
+    }
+}
+
+/* One panel, at most ROWS rows of activations from number `row` on. */
+static void multiply_panel(const cvq_panels *w, const uint8_t *data, const cvq_act8 *a, size_t row,
+                           size_t m, float *c, size_t ldc) {
+    const cvq_type_info *info = cvq_type_describe(w->type);
+    float row_scales[CVQ_PANEL_ROWS];
+    partial_sums part = {{0}};
+    cvq_row_scales_unpack(w->type, CVQ_PANEL_ROWS, data, row_scales);
+    for (size_t i = 0; i < m; i++) memset(c + i * ldc, 0, CVQ_PANEL_ROWS * sizeof *c);
+    for (size_t k0 = 0; k0 < w->k; k0 += info->group)
+        multiply_group(w, row_scales,
+                       data + cvq_group_offset(info, CVQ_PANEL_ROWS, k0 / info->group), a,
+                       row * a->stride + k0, m, part, c, ldc);
 }
 
 void gemm_int8_16x1__scalar(const cvq_panels *w, size_t panel0, size_t num_panels,
                             const cvq_act8 *a, size_t row0, size_t m, float *c, size_t ldc) {
-    const cvq_type_info *info = cvq_type_describe(w->type);
-    float row_scales[CVQ_PANEL_ROWS];
-    for (size_t p = 0; p < num_panels; p++) {
-        const uint8_t *data = w->data + (panel0 + p) * w->panel_stride;
-        cvq_row_scales_unpack(w->type, CVQ_PANEL_ROWS, data, row_scales);
-        for (size_t i = 0; i < m; i++)
-            memset(c + i * ldc + p * CVQ_PANEL_ROWS, 0, CVQ_PANEL_ROWS * sizeof *c);
-        for (size_t k0 = 0; k0 < w->k; k0 += info->group)
-            multiply_group(w, row_scales,
-                           data + cvq_group_offset(info, CVQ_PANEL_ROWS, k0 / info->group), a,
-                           row0 * a->stride + k0, m, c + p * CVQ_PANEL_ROWS, ldc);
-    }
+    for (size_t p = 0; p < num_panels; p++)
+        for (size_t i = 0; i < m; i += ROWS)
+            multiply_panel(w, w->data + (panel0 + p) * w->panel_stride, a, row0 + i,
+                           m - i < ROWS ? m - i : ROWS, c + i * ldc + p * CVQ_PANEL_ROWS, ldc);
 }

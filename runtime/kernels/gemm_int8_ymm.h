@@ -176,11 +176,37 @@ GEMM_INLINE __m256i broadcast4(const void *q) {
     return _mm256_set1_epi32(four);
 }
 
-/* The end of a block: half a panel's sums of one row of activations into c. */
-GEMM_INLINE void add_block(__m256i dot, __m256 weight_scale, __m256 scale, float *c, bool zero) {
-    __m256 before = zero ? _mm256_setzero_ps() : _mm256_loadu_ps(c);
-    _mm256_storeu_ps(
-        c, _mm256_fmadd_ps(_mm256_mul_ps(weight_scale, scale), _mm256_cvtepi32_ps(dot), before));
+/* What a tile gathers over 128 columns, before the activations' scale. */
+typedef struct part_sums {
+    __m256 row[GEMM_MAX_ROWS][2];
+} part_sums;
+
+GEMM_INLINE void part_clear(const int rows, part_sums *part) {
+    GEMM_UNROLL for (int i = 0; i < rows; i++) part->row[i][0] = part->row[i][1] =
+        _mm256_setzero_ps();
+}
+
+/* The end of block b. */
+GEMM_INLINE void part_add(const int rows, const gemm_chunk *w, size_t b, __m256i (*dot)[2],
+                          part_sums *part) {
+    GEMM_UNROLL for (int i = 0; i < rows; i++) {
+        GEMM_UNROLL for (int h = 0; h < 2; h++) part->row[i][h] = _mm256_fmadd_ps(
+            _mm256_loadu_ps(w->scale[b] + 8 * h), _mm256_cvtepi32_ps(dot[i][h]), part->row[i][h]);
+    }
+}
+
+/* The end of 128 columns, the chunk's k and following. */
+GEMM_INLINE void part_end(const int rows, const part_sums *part, const gemm_tile_rows *a, size_t k,
+                          float *c, size_t ldc, bool first) {
+    const float *scale = a->scale + k / CVQ_ACT_BLOCK;
+    GEMM_UNROLL for (int i = 0; i < rows; i++) {
+        const __m256 s = _mm256_set1_ps(scale[(size_t)i * a->scale_stride]);
+        GEMM_UNROLL for (int h = 0; h < 2; h++) {
+            float *out = c + (size_t)i * ldc + 8 * h;
+            __m256 before = first ? _mm256_setzero_ps() : _mm256_loadu_ps(out);
+            _mm256_storeu_ps(out, _mm256_fmadd_ps(part->row[i][h], s, before));
+        }
+    }
 }
 
 #endif

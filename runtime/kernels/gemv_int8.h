@@ -54,6 +54,11 @@ GEMM_INLINE size_t gemv_head(const cvq_type type) {
     return CVQ_PANEL_ROWS * (type == CVQ_TYPE_Q4S ? sizeof(float) : 0);
 }
 
+/* Whether the activations' scale ends with the columns before k. */
+GEMM_INLINE bool gemv_ends_part(const cvq_panels *w, size_t k) {
+    return k % CVQ_ACT_BLOCK == 0 || k == w->k;
+}
+
 /* Asks for as many bytes as are about to be loaded, some way ahead. Near the end of the weights
  * that is beyond them: a request for what is not there does nothing. */
 GEMM_INLINE void gemv_ask(const uint8_t *data, const size_t bytes) {

@@ -108,16 +108,25 @@ GEMM_INLINE void decode(const cvq_type type, const uint8_t *group, const size_t 
 
 typedef struct sums {
     __m512 row[GEMV_MAX_ROWS][GEMV_MAX_PANELS];
+    __m512 part[GEMV_MAX_ROWS][GEMV_MAX_PANELS]; /* of 128 columns, before their scale */
 } sums;
 
-/* A block's end: sum += scales x (float)dot. k: the block's first column. */
+/* A block's end: part += scales x (float)dot. */
 GEMM_INLINE void add_block(const int panels, const int rows, const block_scales *scales,
-                           const gemm_rows *a, size_t k, __m512i (*dot)[GEMV_MAX_PANELS], sums *s) {
+                           __m512i (*dot)[GEMV_MAX_PANELS], sums *s) {
     GEMM_UNROLL for (int p = 0; p < panels; p++) {
-        GEMM_UNROLL for (int i = 0; i < rows; i++) {
-            float scale = a->scale[((size_t)i * a->stride + k) / CVQ_ACT_BLOCK];
-            s->row[i][p] = _mm512_fmadd_ps(_mm512_mul_ps(scales[p].d, _mm512_set1_ps(scale)),
-                                           _mm512_cvtepi32_ps(dot[i][p]), s->row[i][p]);
+        GEMM_UNROLL for (int i = 0; i < rows; i++) s->part[i][p] =
+            _mm512_fmadd_ps(scales[p].d, _mm512_cvtepi32_ps(dot[i][p]), s->part[i][p]);
+    }
+}
+
+/* The end of 128 columns, of which k is one: sum += part x the activations' scale. */
+GEMM_INLINE void add_part(const int panels, const int rows, const gemm_rows *a, size_t k, sums *s) {
+    GEMM_UNROLL for (int i = 0; i < rows; i++) {
+        const __m512 scale = _mm512_set1_ps(a->scale[((size_t)i * a->stride + k) / CVQ_ACT_BLOCK]);
+        GEMM_UNROLL for (int p = 0; p < panels; p++) {
+            s->row[i][p] = _mm512_fmadd_ps(s->part[i][p], scale, s->row[i][p]);
+            s->part[i][p] = _mm512_setzero_ps();
         }
     }
 }
@@ -146,7 +155,7 @@ GEMM_INLINE void block_of_32(const cvq_type type, const int panels, const int ro
             }
         }
     }
-    add_block(panels, rows, scales, a, k, dot, s);
+    add_block(panels, rows, scales, dot, s);
 }
 
 /* A block of 128 columns of q8. */
@@ -175,7 +184,7 @@ GEMM_INLINE void block_of_128(const int panels, const int rows, const block_scal
             }
         }
     }
-    add_block(panels, rows, scales, a, k, dot, s);
+    add_block(panels, rows, scales, dot, s);
 }
 
 GEMM_INLINE void multiply(const cvq_type type, const int panels, const int rows,
@@ -188,7 +197,7 @@ GEMM_INLINE void multiply(const cvq_type type, const int panels, const int rows,
     sums s;
     GEMM_UNROLL for (int p = 0; p < panels; p++) {
         head[p] = data + (size_t)p * w->panel_stride;
-        GEMM_UNROLL for (int i = 0; i < rows; i++) s.row[i][p] = _mm512_setzero_ps();
+        GEMM_UNROLL for (int i = 0; i < rows; i++) s.row[i][p] = s.part[i][p] = _mm512_setzero_ps();
     }
     data += gemv_head(type);
     for (size_t k = 0; k < w->k; k += columns, data += bytes) {
@@ -204,6 +213,8 @@ GEMM_INLINE void multiply(const cvq_type type, const int panels, const int rows,
                 block_of_128(panels, rows, scales, group, b, a, k + block * b, &s);
             else
                 block_of_32(type, panels, rows, scales, group, b, &t, a, k + block * b, &s);
+            if (gemv_ends_part(w, k + block * (b + 1)))
+                add_part(panels, rows, a, k + block * b, &s);
         }
     }
     GEMM_UNROLL for (int i = 0; i < rows; i++) {

@@ -80,6 +80,7 @@ GEMM_INLINE void decode(const cvq_type type, const uint8_t *group, const size_t 
 
 typedef struct sums {
     __m256 row[GEMV_MAX_ROWS][GEMV_MAX_PANELS][2];
+    __m256 part[GEMV_MAX_ROWS][GEMV_MAX_PANELS][2]; /* of 128 columns, before their scale */
 } sums;
 
 /* The panels of which a group is at hand. */
@@ -87,19 +88,27 @@ typedef struct places {
     const uint8_t *head[GEMV_MAX_PANELS], *group[GEMV_MAX_PANELS];
 } places;
 
-/* A block's end: sum += scales x (float)dot. k: the block's first column. */
+/* A block's end: part += scales x (float)dot. */
 GEMM_INLINE void add_block(const cvq_type type, const int panels, const int rows, const places *w,
-                           const size_t b, const gemm_rows *a, size_t k,
-                           __m256i (*dot)[GEMV_MAX_PANELS][2], sums *s) {
+                           const size_t b, __m256i (*dot)[GEMV_MAX_PANELS][2], sums *s) {
     GEMM_UNROLL for (int p = 0; p < panels; p++) {
         __m256 weight[2];
         scales_of(type, w->head[p], w->group[p], b, weight);
         GEMM_UNROLL for (int h = 0; h < 2; h++) {
-            GEMM_UNROLL for (int i = 0; i < rows; i++) {
-                float scale = a->scale[((size_t)i * a->stride + k) / CVQ_ACT_BLOCK];
-                s->row[i][p][h] =
-                    _mm256_fmadd_ps(_mm256_mul_ps(weight[h], _mm256_set1_ps(scale)),
-                                    _mm256_cvtepi32_ps(dot[i][p][h]), s->row[i][p][h]);
+            GEMM_UNROLL for (int i = 0; i < rows; i++) s->part[i][p][h] =
+                _mm256_fmadd_ps(weight[h], _mm256_cvtepi32_ps(dot[i][p][h]), s->part[i][p][h]);
+        }
+    }
+}
+
+/* The end of 128 columns, of which k is one: sum += part x the activations' scale. */
+GEMM_INLINE void add_part(const int panels, const int rows, const gemm_rows *a, size_t k, sums *s) {
+    GEMM_UNROLL for (int i = 0; i < rows; i++) {
+        const __m256 scale = _mm256_set1_ps(a->scale[((size_t)i * a->stride + k) / CVQ_ACT_BLOCK]);
+        GEMM_UNROLL for (int p = 0; p < panels; p++) {
+            GEMM_UNROLL for (int h = 0; h < 2; h++) {
+                s->row[i][p][h] = _mm256_fmadd_ps(s->part[i][p][h], scale, s->row[i][p][h]);
+                s->part[i][p][h] = _mm256_setzero_ps();
             }
         }
     }
@@ -163,14 +172,14 @@ GEMM_INLINE void block_of_32(const cvq_type type, const int panels, const int ro
         multiply_block_of_q4h(panels, rows, at->group, b, a, k, dot);
     else
         multiply_block_of_32(type, panels, rows, at->group, b, table, a, k, dot);
-    add_block(type, panels, rows, at, b, a, k, dot, s);
+    add_block(type, panels, rows, at, b, dot, s);
 }
 
 GEMM_INLINE void block_of_128(const int panels, const int rows, const places *at, const size_t b,
                               const gemm_rows *a, size_t k, sums *s) {
     __m256i dot[GEMV_MAX_ROWS][GEMV_MAX_PANELS][2];
     multiply_block_of_128(panels, rows, at->group, b, a, k, dot);
-    add_block(CVQ_TYPE_Q8, panels, rows, at, b, a, k, dot, s);
+    add_block(CVQ_TYPE_Q8, panels, rows, at, b, dot, s);
 }
 
 GEMM_INLINE void multiply(const cvq_type type, const int panels, const int rows,
@@ -185,7 +194,7 @@ GEMM_INLINE void multiply(const cvq_type type, const int panels, const int rows,
     GEMM_UNROLL for (int p = 0; p < panels; p++) {
         at.head[p] = data + (size_t)p * w->panel_stride;
         GEMM_UNROLL for (int i = 0; i < rows; i++) s.row[i][p][0] = s.row[i][p][1] =
-            _mm256_setzero_ps();
+            s.part[i][p][0] = s.part[i][p][1] = _mm256_setzero_ps();
     }
     data += gemv_head(type);
     for (size_t k = 0; k < w->k; k += columns, data += bytes) {
@@ -198,6 +207,8 @@ GEMM_INLINE void multiply(const cvq_type type, const int panels, const int rows,
                 block_of_128(panels, rows, &at, b, a, k + block * b, &s);
             else
                 block_of_32(type, panels, rows, w, &at, b, table, a, k + block * b, &s);
+            if (gemv_ends_part(w, k + block * (b + 1)))
+                add_part(panels, rows, a, k + block * b, &s);
         }
     }
     GEMM_UNROLL for (int i = 0; i < rows; i++) {
