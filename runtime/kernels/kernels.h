@@ -70,8 +70,8 @@ typedef void cvq_quantize_rows_fn(const float *x, size_t ldx, size_t rows, size_
                                   const cvq_act8 *out);
 
 /* fast: c[i][p x 16 + r] for activation rows i in [row0, row0 + m) and panels [panel0, panel0 +
- * num_panels): starting from 0, for each 128 columns in ascending order (at the end maybe fewer) c =
- * fmaf(t, activation_scale, c), where t starts from 0 and for each of their blocks (32 or 128
+ * num_panels): starting from 0, for each 128 columns in ascending order (at the end maybe fewer) c
+ * = fmaf(t, activation_scale, c), where t starts from 0 and for each of their blocks (32 or 128
  * columns) t = fmaf(weight_scale, (float)(sum of code x q - zero x sum of q), t). weight_scale and
  * zero are those of cvq_scale_decode and for types with tables code is the table's entry; q4h has a
  * table and a zero for each half of a block. The integer is exact. c[0] is for (row0, panel0).
