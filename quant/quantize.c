@@ -85,6 +85,7 @@ static void plan_strips(strip_plan *p, const cvq_tensor *t, int threads) {
     p->panel_bytes = cvq_panel_bytes(cvq_type_describe(t->type), t->panel_rows, cols);
     p->rows = height > 1 ? height : 1 + STRIP_VALUES / cols;
     if (p->rows > t->spec.rows && height == 1) p->rows = (size_t)t->spec.rows;
+    /* NOLINTNEXTLINE(clang-analyzer-core.DivideZero): a panel has 1 or 16 rows */
     p->bytes = p->rows / height * p->panel_bytes;
     p->total = (size_t)((t->spec.rows + p->rows - 1) / p->rows);
     size_t values = (size_t)threads * BATCH_VALUES;
