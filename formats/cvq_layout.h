@@ -6,7 +6,7 @@
 #include "formats/block_types.h"
 #include "formats/model_tensors.h"
 
-#define CVQ_FILE_VERSION 0u
+#define CVQ_FILE_VERSION 1u
 #define CVQ_ALIGNMENT 65536u     /* every tensor, and the data section */
 #define CVQ_CHUNK_BYTES 1048576u /* hashed together; chunks start anew at each tensor */
 #define CVQ_ID_BYTES 32

@@ -17,7 +17,7 @@
 #define PIECE 1048576u
 #define BATCH 64
 #define PIECE_HEADER 16u
-#define VERSION 0u
+#define VERSION 1u
 #define LEVEL 1       /* exponents are a few symbols: higher levels find nothing more */
 #define SAMPLE 65536u /* bytes by which a piece's planes are chosen */
 

@@ -3,7 +3,7 @@
  * and each plane is a zstd frame, or stored where that is smaller. Pieces are independent: packing
  * and unpacking use all threads. Layout (little-endian), normative text in docs/publish.md:
  *
- *   header  magic 89 'C' 'V' 'Z' 0D 0A 1A 0A | u32 version 0 | u32 piece bytes (1 MiB)
+ *   header  magic 89 'C' 'V' 'Z' 0D 0A 1A 0A | u32 version 1 | u32 piece bytes (1 MiB)
  *           | u64 file size | u8[32] id of the .cvq file | u64 0
  *   pieces  u32 planes (1 or 2) | u32 bytes[2] | u32 0 | the planes' bytes
  *

@@ -11,7 +11,7 @@
 #include "formats/damage_internal.h"
 
 static const uint8_t magic[4] = {'C', 'V', 'Q', 'T'};
-#define TABLE_VERSION 0u
+#define TABLE_VERSION 1u
 #define HEADER_BYTES 32u
 #define FLAG_IGNORE_MERGES 1u
 #define MERGE_BYTES 12u

@@ -181,7 +181,7 @@ class Tokenizer:
     def __init__(self, data):
         need(len(data) >= 32 and data[:4] == b'CVQT', 'tokenizer: magic')
         version, n, ordinary, merges, size, flags, reserved = struct.unpack('<7I', data[4:32])
-        need(version == 0 and flags < 2 and reserved == 0, 'tokenizer: header')
+        need(version == 1 and flags < 2 and reserved == 0, 'tokenizer: header')
         need(1 <= n <= 1 << 20 and ordinary <= n and merges <= 1 << 21, 'tokenizer: counts')
         counts = [n + 1, n, n, ordinary + 1, 3 * merges]
         need(len(data) == 32 + 4 * sum(counts) + size, 'tokenizer: size')
@@ -249,7 +249,7 @@ class CvqFile:
         d = self.data
         need(len(d) >= 240 and d[:8].tobytes() == b'\x89CVQ\r\n\x1a\n', 'magic')
         version, features, size, self.head_size = struct.unpack('<IIQQ', d[8:32].tobytes())
-        need(version == 0 and features == 0, 'version')
+        need(version == 1 and features == 0, 'version')
         need(size == len(d), 'file size')
         need(0 < self.head_size <= min(MAX_HEAD, size) and self.head_size % ALIGNMENT == 0, 'head size')
         head = d[:self.head_size].copy()
