@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Version 1 of the format is frozen: the files in tests/frozen/ were written when it was, and stay as they are.
+"""Version 1 of the format is frozen: tests/frozen/v1.cvq.xz, with every block type, was written when it was, and stays as it is.
 
-Each must still be read, by the C code and by the reader that was written from docs/format.md alone, with every value to the bit as
+It must still be read, by the C code and by the reader that was written from docs/format.md alone, with every value to the bit as
 it was then; and the same checkpoint converted with the same types must still give these bytes.
 
-    test_frozen.py --write      writes the files that are not there yet; one that is there is never written again
+    test_frozen.py --write      wrote it; a file that is there is never written again
 """
 import hashlib
 import json
@@ -28,14 +28,14 @@ RUNNER = os.environ.get('CVQ_RUNNER', '').split()
 DUMP = RUNNER + [os.path.join(os.environ.get('CVQ_TOOLS', 'build/tools'), 'format_dump')]
 BIN = os.environ.get('CVQ_BIN', 'build/bin')
 CHECKPOINT = 'tests/checkpoints/small'
-FROZEN = 'tests/frozen'
-# Every block type, each in a language and a vision matrix; two of them also as a table.
-LAYER_TYPES = {'query_key_value': ('q4h', 'q6'), 'dense': ('q4', 'q4s'), 'gate_proj': ('q4t', 'q8'), 'up_proj': ('q4s', 'q4h'), 'down_proj': ('q6', 'q4t')}
+FROZEN = 'tests/frozen/v1'
+# Every block type, in language and in vision matrices; two of them in tables too.
+LAYER_TYPES = {'query_key_value': ('q4h', 'q6'), 'dense': ('q4', 'q4s'), 'gate_proj': ('q4t', 'q8'), 'up_proj': ('q4s', 'q4h'),
+               'down_proj': ('q6', 'q4t')}
 RULES = [f'model.layers.{layer}.*{matrix}.weight={types[layer]}' for matrix, types in LAYER_TYPES.items() for layer in (0, 1)] + [
     'lm_head.weight=q4h', 'model.embed_tokens.weight=q4s', 'model.vision.patch_embedding.position_embedding.weight=q4h',
-    'model.vision.transformer.layers.0.*.weight=q4t', 'model.vision.transformer.layers.1.*.weight=q4', 'model.vision.transformer.layers.2.*.weight=bf16']
-RECIPES = {'v1-types': ['--recipe', 'q8'] + [word for rule in RULES for word in ('--type', rule)],
-           'v1-q4': ['--recipe', 'q4']}
+    'model.vision.transformer.layers.0.*.weight=q4t', 'model.vision.transformer.layers.1.*.weight=q4',
+    'model.vision.transformer.layers.2.*.weight=bf16']
 passed = failed = skipped = 0
 
 
@@ -50,10 +50,16 @@ def run(*command):
     return subprocess.run(command, capture_output=True)
 
 
-def convert(path, options):
-    made = run(*RUNNER, os.path.join(BIN, 'cvq-convert'), '-q', *options, CHECKPOINT, path)
+def command(name, *arguments):
+    made = run(*RUNNER, os.path.join(BIN, name), '-q', '--force', *arguments)
     if made.returncode != 0:
-        raise RuntimeError(made.stderr.decode())
+        raise RuntimeError(f'{name} {" ".join(arguments)}: {made.stderr.decode()}')
+
+
+def make(path):
+    """The checkpoint in these types, as this program makes it."""
+    command('cvq-convert', '--recipe', 'bf16', CHECKPOINT, path + '.16')
+    command('cvq-quantize', '--recipe', 'q8', *(word for rule in RULES for word in ('--type', rule)), path + '.16', path)
     with open(path, 'rb') as f:
         return f.read()
 
@@ -69,37 +75,34 @@ def facts(path):
 
 
 def write(folder):
-    for name, options in RECIPES.items():
-        frozen = os.path.join(FROZEN, name)
-        if os.path.exists(frozen + '.cvq.xz'):
-            print(f'{frozen}.cvq.xz is frozen: left as it is')
-            continue
-        path = os.path.join(folder, 'file.cvq')
-        data = convert(path, ['--force'] + options)
-        with open(frozen + '.cvq.xz', 'wb') as f:
-            f.write(lzma.compress(data, preset=9))
-        with open(frozen + '.json', 'w', encoding='utf-8') as f:
-            json.dump(facts(path), f, indent=1)
-            f.write('\n')
-        print(f'{frozen}.cvq.xz: {len(data)} bytes')
+    if os.path.exists(FROZEN + '.cvq.xz'):
+        sys.exit(f'{FROZEN}.cvq.xz is frozen: it stays as it is')
+    path = os.path.join(folder, 'file.cvq')
+    data = make(path)
+    with open(FROZEN + '.cvq.xz', 'wb') as f:
+        f.write(lzma.compress(data, preset=9))
+    with open(FROZEN + '.json', 'w', encoding='utf-8') as f:
+        json.dump(facts(path), f, indent=1)
+        f.write('\n')
+    print(f'{FROZEN}.cvq.xz: {len(data)} bytes')
 
 
-def read_again(name, path):
-    with open(os.path.join(FROZEN, name + '.json'), encoding='utf-8') as f:
+def read_again(path):
+    with open(FROZEN + '.json', encoding='utf-8') as f:
         then = json.load(f)
-    now = facts(path)
-    check(f'{name}: the id', now['id'] == then['id'], now['id'])
-    wrong = [t for t in then['tensors'] if now['tensors'].get(t) != then['tensors'][t]]
-    check(f'{name}: {len(then["tensors"])} tensors as the specification reads them', not wrong and len(now['tensors']) == len(then['tensors']), wrong)
-    wrong = [t for i, t in enumerate(then['tensors'])
-             if hashlib.sha256(run(*DUMP, 'values', path, str(i)).stdout).hexdigest() != then['tensors'][t][1]]
-    check(f'{name}: {len(then["tensors"])} tensors as the C code reads them', not wrong, wrong)
+    now, tensors = facts(path), then['tensors']
+    check('the id', now['id'] == then['id'], now['id'])
+    wrong = [t for t in tensors if now['tensors'].get(t) != tensors[t]]
+    check(f'{len(tensors)} tensors as the specification reads them', not wrong and len(now['tensors']) == len(tensors), wrong)
+    wrong = [t for i, t in enumerate(tensors) if hashlib.sha256(run(*DUMP, 'values', path, str(i)).stdout).hexdigest() != tensors[t][1]]
+    check(f'{len(tensors)} tensors as the C code reads them', not wrong, wrong)
     verified = run(*RUNNER, os.path.join(BIN, 'cvq-info'), '--verify', path)
-    check(f'{name}: verified', verified.returncode == 0, verified)
-    return {kind for kind, _ in then['tensors'].values()}
+    check('verified', verified.returncode == 0, verified)
+    types = {kind for kind, _ in tensors.values()}
+    check('every block type is among them', types == set(reader.NAMES), types)
 
 
-def other_versions(path, data, folder):
+def other_versions(data, folder):
     """A version that is not there yet, and the one from before the freeze, are named in the message."""
     for version in (0, 2, 0xffffffff):
         other = os.path.join(folder, f'version-{version}.cvq')
@@ -119,19 +122,16 @@ def main():
         if '--write' in sys.argv[1:]:
             write(folder)
             return 0
-        types = set()
-        for name, options in RECIPES.items():
-            with lzma.open(os.path.join(FROZEN, name + '.cvq.xz')) as f:
-                data = f.read()
-            path = os.path.join(folder, name + '.cvq')
-            with open(path, 'wb') as f:
-                f.write(data)
-            types |= read_again(name, path)
-            again = convert(os.path.join(folder, 'again.cvq'), ['--force'] + options)
-            first = next((i for i, (a, b) in enumerate(zip(again, data)) if a != b), min(len(again), len(data)))
-            check(f'{name}: converting the checkpoint gives these bytes', again == data, f'{len(again)} and {len(data)} bytes, different from {first}')
-        check('every block type is among them', types == set(reader.NAMES), types)
-        other_versions(path, data, folder)
+        with lzma.open(FROZEN + '.cvq.xz') as f:
+            data = f.read()
+        path = os.path.join(folder, 'frozen.cvq')
+        with open(path, 'wb') as f:
+            f.write(data)
+        read_again(path)
+        again = make(os.path.join(folder, 'again.cvq'))
+        first = next((i for i, (a, b) in enumerate(zip(again, data)) if a != b), min(len(again), len(data)))
+        check('the checkpoint gives these bytes again', again == data, f'{len(again)} and {len(data)} bytes, different from {first}')
+        other_versions(data, folder)
     print(f'{passed} passed, {failed} failed, {skipped} skipped')
     return failed > 0
 
