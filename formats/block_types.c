@@ -81,7 +81,7 @@ cvq_block_scale cvq_scale_decode(cvq_type type, const cvq_codebook *codebook, fl
     if (type == CVQ_TYPE_Q4H) {
         cvq_block_scale s = {.d = cvq_bits_f32(0x36800000u + ((uint32_t)scale >> 8 << 19))};
         for (int half = 0; half < 2; half++) {
-            const unsigned bits = scale >> 4 * half & 15u;
+            const unsigned bits = (unsigned)scale >> 4 * half & 15u;
             s.table[half] = cvq_q4h_tables[bits >> 3];
             s.zero[half] = CVQ_Q4H_ZERO - 2 * (int)(bits & 7);
         }

@@ -277,7 +277,8 @@ static void zero_codes_are_nearest_to_zero(void) {
     for (uint32_t n = 0; n < 64; n++) { /* every offset, and q4h's tables in either half */
         const cvq_type type = n < 32 ? CVQ_TYPE_Q4T : CVQ_TYPE_Q4H;
         const size_t half = n / 16 % 2;
-        const uint16_t scale = n < 32 ? (uint16_t)(0x3c00 | n) : (uint16_t)(n % 16 << 4 * half);
+        const unsigned word = n < 32 ? 0x3c00u | (unsigned)n : (unsigned)n % 16 << 4 * half;
+        const uint16_t scale = (uint16_t)word;
         const float d = n < 32 ? cvq_f16_to_f32(scale) : 0x1p-18f;
         const cvq_codebook *c = &cvq_codebook_default;
         const uint8_t code = cvq_zero_code(type, c, scale, half);
