@@ -100,6 +100,7 @@ static void manifests(void) {
     CHECK(r && cvq_manifest_print(r, NULL, &text, NULL) == CVQ_OK);
     CHECK(cvq_manifest_parse(&m, (const char *)text.data, text.size, "m", NULL) == CVQ_OK);
     cvq_manifest_free(&m);
+    CHECK(cvq_buffer_append(&text, "", 1, NULL) == CVQ_OK); /* a string from here on */
     for (size_t i = 0; text.data && i < sizeof changes / sizeof *changes; i++) {
         char *changed = replaced((const char *)text.data, changes[i][0], changes[i][1]);
         CHECK_SAY(changed != NULL, "%s is not there", changes[i][0]);
@@ -192,7 +193,7 @@ static void packed_files(void) {
     uint8_t header[CVQ_PACKED_HEADER_BYTES], id[CVQ_ID_BYTES];
     uint64_t size;
     for (size_t at = 0; at < sizeof header; at++) {
-        static const uint8_t good[16] = {0x89, 'C', 'V', 'Z', '\r', '\n', 0x1a, '\n'};
+        static const uint8_t good[16] = {0x89, 'C', 'V', 'Z', '\r', '\n', 0x1a, '\n', 1};
         memset(header, 0, sizeof header);
         memcpy(header, good, sizeof good);
         header[14] = 0x10; /* 1 MiB */

@@ -35,7 +35,7 @@ static void put_weight(edit *e, cvq_type type, uint32_t value, unsigned bytes) {
 #define CASE(name) static void name(edit *e)
 CASE(magic) { e->head[3] = 'R'; }
 CASE(magic_text) { e->head[4] = '\n'; }
-CASE(version) { e->head[8] = 1; }
+CASE(version) { e->head[8] = 2; }
 CASE(feature) { e->head[15] = 0x80; }
 CASE(file_more) { add(e->head + 16, 1); }
 CASE(file_less) { add(e->head + 16, UINT64_MAX); }
@@ -215,7 +215,7 @@ typedef struct malformation {
 static const malformation malformations[] = {
     M(magic, FORMAT, "not a .cvq file"),
     M(magic_text, FORMAT, "not a .cvq file"),
-    M(version, UNSUPPORTED, "file version 1"),
+    M(version, UNSUPPORTED, "file version 2"),
     M(feature, UNSUPPORTED, "features 0x80000000"),
     M(file_more, FORMAT, "truncated"),
     M(file_less, FORMAT, "1 bytes too many"),

@@ -67,7 +67,7 @@ typedef struct damage {
 
 static const damage damages[] = {
     {"magic", 0, 0, CVQ_FORMAT, "no magic"},
-    {"version", 4, 1, CVQ_UNSUPPORTED, "version 1"},
+    {"version", 4, 2, CVQ_UNSUPPORTED, "version 2"},
     {"no tokens", 8, 0, CVQ_FORMAT, "0 tokens"},
     {"too many tokens", 8, 0xffffffff, CVQ_FORMAT, "4294967295 tokens"},
     {"sorted above tokens", 12, 260, CVQ_FORMAT, "260 sorted pieces of 259"},
