@@ -162,7 +162,7 @@ HAVE_CROSS = $(or $(CROSS_FOUND),$(eval CROSS_FOUND := $(shell scripts/setup.sh 
 RUN_AARCH64 = 'aarch64=build/aarch64=qemu-aarch64 -cpu max' 'aarch64-plain=build/aarch64=qemu-aarch64 -cpu cortex-a72'
 SKIP_AARCH64 = --skipped 'aarch64: the cross compiler, its arm64 libraries or qemu-user are not installed (scripts/setup.sh cross installs them)'
 
-test: ## everything: gcc, clang, the sanitizers, aarch64 (where its tools are), the source's rules
+test: ## everything: gcc, clang, both sanitizers of memory and behaviour, aarch64 (where its tools are), the source's rules
 	@scripts/setup.sh test
 	$(SUB) B=build
 	$(SUB) $(CLANG)
@@ -197,7 +197,7 @@ ubsan: ## the same under the undefined behaviour sanitizer
 	$(SUB) $(UBSAN)
 	$(RUN_TESTS) ubsan=build/ubsan
 
-tsan: ## all unit tests under the sanitizer of data races (make test: those of threads)
+tsan: ## all unit tests under the sanitizer of data races
 	$(SUB) $(TSAN)
 	$(RUN_TESTS) tsan-all=build/tsan
 

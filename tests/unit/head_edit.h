@@ -10,20 +10,14 @@
 #include "formats/cvq_reader.h"
 #include "tests/unit/harness.h"
 #include "tests/unit/small_file.h"
+#include "tests/unit/temp_folder.h"
 
-static char folder[64], path[96];
+static char path[sizeof temp_folder + 16]; /* the file, in temp_folder */
 
 static inline bool make_folder(void) {
-    const char *tmp = getenv("TMPDIR");
-    snprintf(folder, sizeof folder, "%.32s/cvq-test-XXXXXX", tmp && *tmp ? tmp : "/tmp");
-    if (!mkdtemp(folder)) return false;
-    snprintf(path, sizeof path, "%s/small.cvq", folder);
+    if (!temp_open()) return false;
+    snprintf(path, sizeof path, "%s/small.cvq", temp_folder);
     return true;
-}
-
-static inline void remove_folder(void) {
-    unlink(path);
-    rmdir(folder);
 }
 
 /* A fresh small file under `path`; its descriptor, open for changes. */

@@ -223,7 +223,7 @@ static void strange_files_are_refused(void) {
     cvq_error err = {0};
     unlink(path);
     CHECK(cvq_reader_open(&r, path, &err) == CVQ_NOT_FOUND && strcmp(err.where, path) == 0);
-    CHECK(cvq_reader_open(&r, folder, NULL) == CVQ_IO && r == NULL);
+    CHECK(cvq_reader_open(&r, temp_folder, NULL) == CVQ_IO && r == NULL);
     uint8_t id[CVQ_ID_BYTES];
     const int fd = fresh(SMALL_METADATA, false, id);
     const off_t end = lseek(fd, 0, SEEK_END);
@@ -383,6 +383,6 @@ int main(void) {
     RUN(other_frames);
     RUN(verify_names_the_damage);
     RUN(verify_joins_and_stops);
-    remove_folder();
+    temp_close();
     return REPORT();
 }

@@ -471,6 +471,6 @@ int main(void) {
     RUN(malformed_files_are_refused);
     RUN(head_bits_are_bound);
     RUN(random_heads_are_survived);
-    remove_folder();
+    temp_close();
     return REPORT();
 }

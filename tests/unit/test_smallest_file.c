@@ -256,6 +256,6 @@ int main(void) {
         SKIP("every byte and bit", "one in 37 is tried here; the ordinary build tries all");
     if (file) munmap(file, (size_t)file_size);
     close(e.fd);
-    remove_folder();
+    temp_close();
     return REPORT();
 }
