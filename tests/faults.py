@@ -24,26 +24,14 @@ import struct
 import subprocess
 import sys
 import tempfile
-import threading
 
-BIN = os.path.abspath(os.environ.get('CVQ_BIN', 'build/bin'))
-TOOLS = os.path.abspath(os.environ.get('CVQ_TOOLS', 'build/tools'))
+from harness import BIN, SECONDS, TOOLS, check, lock, summary
+
 SMALL, TINY, PICTURES = (os.path.abspath(p) for p in ('tests/checkpoints/small', 'models/cogvlm2-tiny', 'models/pictures'))
 KINDS = ('memory', 'open', 'read', 'scan', 'write', 'print', 'sync', 'name', 'map', 'length', 'look', 'start')
 ONCE, FROM, SHORT, INTERRUPTED = range(4)
 NOTED = 65536  # as in failing_calls.c
 HEADER = struct.Struct(f'<IIQQ{len(KINDS)}Q')
-SECONDS = 600  # of a machine that does other things, too
-passed = failed = skipped = 0
-lock = threading.Lock()
-
-
-def check(name, good, explanation=''):
-    global passed, failed
-    with lock:
-        passed, failed = passed + bool(good), failed + (not good)
-        if not good:
-            print(f'FAIL {name}: {explanation}', flush=True)
 
 
 class Case:
@@ -362,8 +350,7 @@ def main(arguments=None):
         with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
             list(pool.map(Trial.all, trials))
         report(trials)
-    print(f'{passed} passed, {failed} failed, {skipped} skipped')
-    return failed > 0
+    return summary()
 
 
 if __name__ == '__main__':

@@ -5,14 +5,13 @@ cvq-test: native compiled"""
 import json
 import math
 import os
-import shlex
 import signal
 import subprocess
 import sys
 import tempfile
 
-BIN = os.environ.get('CVQ_BIN', 'build/bin')
-RUNNER = shlex.split(os.environ.get('CVQ_RUNNER', ''))
+from harness import BIN, RUNNER, check, summary
+
 ROOT = {'version', 'cpu', 'level', 'threads', 'peaks', 'results', 'conversion'}
 PEAK = {'kind', 'level', 'threads', 'value', 'unit'}
 ROW = {'name', 'phase', 'shape', 'type', 'level', 'threads', 'median_s', 'min_s', 'runs', 'ops', 'bytes', 'rate', 'unit',
@@ -22,13 +21,6 @@ LAYERS = {'vit_layer': 63, 'vit_attention': 63, 'decoder_layer_prefill': 32, 'de
           'adapter': 1, 'decode_attention': 32}
 GEMMS = {'gemm_' + n for n in ('patch vit_qkv vit_dense vit_fc1 vit_fc2 conv adapter_proj qkv dense gate_up down '
                                'lm_head').split()}
-passed = failed = 0
-
-
-def check(name, good, why=''):
-    global passed, failed
-    passed, failed = passed + bool(good), failed + (not good)
-    print(('ok ' if good else 'FAIL ') + name + ('' if good else f': {why}'), flush=True)
 
 
 def run(program, *args):
@@ -148,5 +140,4 @@ some()
 model()
 usage()
 interrupted()
-print(f'{passed} passed, {failed} failed, 0 skipped')
-sys.exit(1 if failed else 0)
+sys.exit(summary())

@@ -9,42 +9,20 @@ import os
 import platform
 import re
 import resource
-import shlex
 import shutil
 import signal
 import stat
 import subprocess
 import sys
-import tempfile
 import time
 
-BIN = os.path.abspath(os.environ.get('CVQ_BIN', 'build/bin'))
-TOOLS = os.path.abspath(os.environ.get('CVQ_TOOLS', 'build/tools'))
-RUNNER = shlex.split(os.environ.get('CVQ_RUNNER', ''))
+from harness import RUNNER, check, path, run, skip, start, summary, working_folder
+
 PICTURES = os.path.abspath('models/pictures')
 NUMBER = os.path.join(PICTURES, 'number-13.png')
 OTHER = os.path.join(PICTURES, 'number-490.png')
 WHAT_NUMBER = 'What number is written in the image?'
 WHAT_COLOR = 'What color is the text?'
-passed = failed = skipped = 0
-work = None
-
-
-def check(name, good, explanation=''):
-    global passed, failed
-    passed, failed = passed + bool(good), failed + (not good)
-    if not good:
-        print(f'FAIL {name}: {explanation}', flush=True)
-
-
-def skip(name, why):
-    global skipped
-    skipped += 1
-    print(f'skip {name}: {why}')
-
-
-def path(*names):
-    return os.path.join(work, *names)
 
 
 def environment(cache='cache', **more):
@@ -55,9 +33,8 @@ def environment(cache='cache', **more):
     return e
 
 
-def start(*args, env=None, **more):
-    return subprocess.Popen([*RUNNER, os.path.join(BIN, 'cvq-run'), *args], cwd=work, env=env or environment(),
-                            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **more)
+def begin(*args, env=None, **more):
+    return start('cvq-run', *args, env=env or environment(), stdin=subprocess.PIPE, **more)
 
 
 def finish(p, stdin=b''):
@@ -67,7 +44,7 @@ def finish(p, stdin=b''):
 
 def ask(*args, picture=NUMBER, question=WHAT_NUMBER, model='tiny.cvq', **more):
     """-> the object of --json, or what went wrong as its answer"""
-    code, out, err = finish(start('--json', '-v', '--image', picture, '--prompt', question, *args, model, **more))
+    code, out, err = finish(begin('--json', '-v', '--image', picture, '--prompt', question, *args, model, **more))
     result = json.loads(out) if code == 0 else {'answer': f'exit {code}', 'encode_s': -1, 'completion_ids': []}
     result['err'] = err
     return result
@@ -111,9 +88,9 @@ def second_question():
     check('another picture', other['encode_s'] > 0 and other['answer'] == '490' and len(entries()) == 2, other)
     shutil.copy(NUMBER, path('renamed.png'))
     check('the picture counts, not its name', ask(picture='renamed.png')['encode_s'] == 0)
-    code, out, err = finish(start('--image', NUMBER, '--prompt', WHAT_NUMBER, 'tiny.cvq'))
+    code, out, err = finish(begin('--image', NUMBER, '--prompt', WHAT_NUMBER, 'tiny.cvq'))
     check('quiet without -v', (code, out, err) == (0, b'13\n', b''), (code, out, err))
-    code, out, err = finish(start('--image', NUMBER, '--prompt', WHAT_NUMBER, '--logits', 'l.safetensors', '--taps', 'tiny.cvq'))
+    code, out, err = finish(begin('--image', NUMBER, '--prompt', WHAT_NUMBER, '--logits', 'l.safetensors', '--taps', 'tiny.cvq'))
     check('--logits computes everything', code == 0 and os.path.exists(path('l.safetensors')), err)
 
 
@@ -145,7 +122,7 @@ def conversation_and_batch():
     forget()
     question = f'{WHAT_NUMBER}\n'.encode()
     talk = f'/image {NUMBER}\n'.encode() + question + f'/image {OTHER}\n'.encode() + question + f'/image {NUMBER}\n'.encode() + question
-    code, out, err = finish(start('-v', 'tiny.cvq'), talk)
+    code, out, err = finish(begin('-v', 'tiny.cvq'), talk)
     check('a conversation keeps and finds', code == 0 and out == b'13\n490\n13\n' and len(entries()) == 2 and
           err.count(b'is in the cache') == 1, (code, out, err))
     with open(path('task.jsonl'), 'w', encoding='utf-8') as f:
@@ -156,7 +133,7 @@ def conversation_and_batch():
     results = []
     for args in ['--no-cache'], [], []:
         out = path('out.jsonl')
-        code, _, err = finish(start('-v', '--force', '--batch', 'task.jsonl', '--out', 'out.jsonl', '--max-tokens', '8', *args,
+        code, _, err = finish(begin('-v', '--force', '--batch', 'task.jsonl', '--out', 'out.jsonl', '--max-tokens', '8', *args,
                                     'tiny.cvq'))
         with open(out, encoding='utf-8') as f:
             results.append(f.read())
@@ -211,13 +188,13 @@ def damaged():
 
 def several_at_once():
     forget()
-    running = [start('--json', '--image', NUMBER, '--prompt', WHAT_NUMBER, '--threads', '1', 'tiny.cvq') for _ in range(4)]
+    running = [begin('--json', '--image', NUMBER, '--prompt', WHAT_NUMBER, '--threads', '1', 'tiny.cvq') for _ in range(4)]
     results = [finish(p) for p in running]
     check('processes at once', all(code == 0 and json.loads(out)['answer'] == '13' and not err for code, out, err in results), results)
     check('leave one good file', len(entries()) == 1 and not leftovers() and ask()['encode_s'] == 0, entries())
     # Two that push each other's pictures out.
     size = os.path.getsize(entries()[0]) * 1.5e-9
-    running = [start('--json', '--image', picture, '--prompt', WHAT_NUMBER, '--cache-size', f'{size:.9f}', 'tiny.cvq')
+    running = [begin('--json', '--image', picture, '--prompt', WHAT_NUMBER, '--cache-size', f'{size:.9f}', 'tiny.cvq')
                for picture in (NUMBER, OTHER, NUMBER, OTHER)]
     results = [json.loads(finish(p)[1])['answer'] for p in running]
     check('they do not disturb each other', results == ['13', '490', '13', '490'] and not leftovers(), results)
@@ -321,7 +298,7 @@ def full_disk():
 def stopped():
     """Ctrl-C while the answer comes: what was computed is kept."""
     forget()
-    p = start('--image', NUMBER, '--template', 'base', '--prompt', 'And it came to pass', '--temperature', '9',
+    p = begin('--image', NUMBER, '--template', 'base', '--prompt', 'And it came to pass', '--temperature', '9',
               '--max-tokens', '1000000', 'tiny.cvq')
     first = p.stdout.read(1)
     p.send_signal(signal.SIGINT)
@@ -334,7 +311,7 @@ def stopped():
     ask()
     whole = time.monotonic() - begun
     for part in range(12):  # from before it is found to the answer
-        p = start('--image', NUMBER, '--prompt', WHAT_NUMBER, 'tiny.cvq')
+        p = begin('--image', NUMBER, '--prompt', WHAT_NUMBER, 'tiny.cvq')
         time.sleep(whole * part / 12)
         p.send_signal(signal.SIGINT)
         code, out, err = finish(p)
@@ -352,8 +329,8 @@ def arithmetic_has_a_number():
     """Other bits under the same number would make old entries of the cache wrong."""
     if (platform.machine(), *platform.libc_ver()) != ('x86_64', 'glibc', '2.36'):
         return skip('results against stored ones', "they are those of x86-64 with Debian 12's C library")
-    subprocess.run([os.path.join(TOOLS, 'make_model'), '-q', '--recipe', 'q8', '--scale', '16', '--layers', '2', '--vit-layers', '2', 'cvq',
-                    path('noise.cvq')], check=True)  # q8, for what other recipes choose changes
+    made = run('make_model', '-q', '--recipe', 'q8', '--scale', '16', '--layers', '2', '--vit-layers', '2', 'cvq', 'noise.cvq')
+    check('make_model', made.code == 0, made)  # q8, for what other recipes choose changes
     for precision in 'exact', 'fast':
         forget()
         a = ask('--cpu', 'scalar', '--precision', precision, '--max-tokens', '1', model='noise.cvq')
@@ -366,11 +343,10 @@ def arithmetic_has_a_number():
 
 
 def main():
-    global work
-    with tempfile.TemporaryDirectory() as work:
-        for args in (['cvq-convert', os.path.abspath('models/cogvlm2-tiny'), path('tiny.cvq')],
-                     ['cvq-quantize', path('tiny.cvq'), path('q4.cvq')]):
-            subprocess.run([*RUNNER, os.path.join(BIN, args[0]), '-q', *args[1:]], check=True)
+    with working_folder('cvq-cache-'):
+        for command in (('cvq-convert', '-q', os.path.abspath('models/cogvlm2-tiny'), 'tiny.cvq'), ('cvq-quantize', '-q', 'tiny.cvq', 'q4.cvq')):
+            made = run(*command)
+            check(command[0], made.code == 0, made)
         second_question()
         others = [whole_logits, settings_do_not_mix, conversation_and_batch, damaged, several_at_once, eviction, unusable, full_disk,
                   stopped, arithmetic_has_a_number]
@@ -378,8 +354,7 @@ def main():
             skip('the rest', 'it does not depend on the processor, and emulated it takes minutes')
         for test in others if not RUNNER else []:
             test()
-    print(f'{passed} passed, {failed} failed, {skipped} skipped')
-    return 1 if failed else 0
+    return summary()
 
 
 if __name__ == '__main__':

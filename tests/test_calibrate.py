@@ -10,55 +10,29 @@ tests/data/second-moments-expected.safetensors: the same hooks on the decoder's 
 the questions that follow one another about it. For each matrix NAME.count, and NAME.product, F32 [K, 4]: the moments times a matrix V of small
 integers, V[k][j] = (k (2 j + 3)) mod 7 - 3.
 cvq-test: native compiled"""
+import functools
 import json
 import os
-import shlex
 import signal
 import struct
-import subprocess
 import sys
-import tempfile
 import time
 
 import numpy as np
 
-sys.path.insert(0, 'tests')
-from cvq_reader import CvqFile  # noqa: E402
+import harness
+from cvq_reader import CvqFile
+from harness import RUNNER, check, files, path, skip, start, summary, working_folder
 
-BIN = os.path.abspath(os.environ.get('CVQ_BIN', 'build/bin'))
-RUNNER = shlex.split(os.environ.get('CVQ_RUNNER', ''))
+run = functools.partial(harness.run, text=True)
 DATA = os.path.abspath('tests/data/calibration.jsonl')
 EXPECTED = 'tests/data/calibration-expected.safetensors'
 MOMENTS = 'tests/data/second-moments-expected.safetensors'
 OTHER = os.path.abspath('tests/checkpoints/small')
-passed = failed = skipped = 0
-
-
-def check(name, good, explanation=''):
-    global passed, failed
-    passed, failed = passed + bool(good), failed + (not good)
-    if not good:
-        print(f'FAIL {name}: {explanation}', flush=True)
-
-
-class Result:
-    def __init__(self, p):
-        self.code, self.out, self.err = p.returncode, p.stdout.decode(), p.stderr.decode()
-
-    def __str__(self):
-        return f'exit {self.code}, stdout {self.out[:600]!r}, stderr {self.err[:600]!r}'
-
-
-def run(program, *args):
-    return Result(subprocess.run([*RUNNER, os.path.join(BIN, program), *args], cwd=work, capture_output=True, timeout=600))
 
 
 def calibrate(out, *args):
     return run('cvq-calibrate', '--force', '--context', '16', '-o', out, *args)
-
-
-def path(name):
-    return os.path.join(work, name)
 
 
 def read(name):
@@ -94,10 +68,6 @@ def difference(got, want, bound):
         elif (np.abs(g - w) > bound * np.maximum(w, 1e-6 * w.max())).any():
             return f'{name}: off by up to {np.max(np.abs(g - w) / np.maximum(w, 1e-6 * w.max())):.2e}'
     return None
-
-
-def files():
-    return sorted(os.listdir(work))
 
 
 def as_the_original():
@@ -191,8 +161,7 @@ def stopped():
     write_data('much.jsonl', [{'text': 'The tower stands at the harbour. ' * 400}] * 20)
     kept, code, err = files(), 0, b''
     for _ in range(10):  # it may be finished before the signal comes
-        p = subprocess.Popen([*RUNNER, os.path.join(BIN, 'cvq-calibrate'), '--threads', '1', '-o', 'stopped.safetensors', 'tiny.cvq', 'much.jsonl'],
-                             cwd=work, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        p = start('cvq-calibrate', '--threads', '1', '-o', 'stopped.safetensors', 'tiny.cvq', 'much.jsonl')
         while p.poll() is None and not any('.partial' in f for f in files()):
             time.sleep(0.001)
         p.send_signal(signal.SIGINT)
@@ -326,15 +295,13 @@ def feedback():
         check(f'feedback: a damaged {ending}', r.code == 1 and ending in r.err and not os.path.exists(path('new.cvq')), r)
 
 
-with tempfile.TemporaryDirectory() as work:
+with working_folder('cvq-calibrate-'):
     made = run('cvq-convert', os.path.abspath('models/cogvlm2-tiny'), 'tiny.cvq')
     check('convert', made.code == 0, made)
     steps = (as_the_original, adding_up, texts_alone, long_prompts, refusals, stopped, quantizing, second_moments, feedback)
     if RUNNER:
         steps = (as_the_original, second_moments)
-        skipped += 1
-        print('skip what does not depend on the processor: an emulator takes minutes for it')
+        skip('what does not depend on the processor', 'an emulator takes minutes for it')
     for step in steps:
         step()
-print(f'{passed} passed, {failed} failed, {skipped} skipped')
-sys.exit(failed != 0)
+sys.exit(summary())

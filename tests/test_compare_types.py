@@ -11,13 +11,13 @@ import sys
 import tempfile
 
 import numpy as np
+from harness import check, summary
 
 sys.path.insert(0, 'scripts')
 import compare_types  # noqa: E402
 
 BUILD = os.path.abspath(os.environ.get('CVQ_BUILD', 'build'))
 CC = shlex.split(os.environ.get('CVQ_CC', 'cc'))
-passed = failed = 0
 LIBRARY = r'''
 #include <math.h>
 #include <stddef.h>
@@ -38,13 +38,6 @@ size_t ggml_quantize_chunk(int type, const float *w, float *out, int64_t start, 
 void dequantize_row_q4_K(const void *p, float *out, int64_t n) { memcpy(out, p, n * 4); }
 void dequantize_row_iq4_k(const void *p, float *out, int64_t n) { memcpy(out, p, n * 4); }
 '''
-
-
-def check(name, good, explanation=''):
-    global passed, failed
-    passed, failed = passed + bool(good), failed + (not good)
-    if not good:
-        print(f'FAIL {name}: {explanation}', flush=True)
 
 
 def compare(folder, *args):
@@ -122,8 +115,7 @@ def main():
         test_rows(work, other)
         r = compare(work)
         check('a model needs data', r.returncode == 2 and '--calibration' in r.stderr, r)
-    print(f'{passed} passed, {failed} failed, 0 skipped')
-    return 1 if failed else 0
+    return summary()
 
 
 if __name__ == '__main__':

@@ -10,7 +10,6 @@ import hashlib
 import json
 import lzma
 import os
-import subprocess
 import sys
 import tempfile
 
@@ -21,12 +20,9 @@ except ImportError:
     print('0 passed, 0 failed, 1 skipped')
     sys.exit(0)
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import cvq_reader as reader
+from harness import check, run, summary
 
-RUNNER = os.environ.get('CVQ_RUNNER', '').split()
-DUMP = RUNNER + [os.path.join(os.environ.get('CVQ_TOOLS', 'build/tools'), 'format_dump')]
-BIN = os.environ.get('CVQ_BIN', 'build/bin')
 CHECKPOINT = 'tests/checkpoints/small'
 FROZEN = 'tests/frozen/v1'
 # Every block type, in language and in vision matrices; two of them in tables too.
@@ -36,24 +32,12 @@ RULES = [f'model.layers.{layer}.*{matrix}.weight={types[layer]}' for matrix, typ
     'lm_head.weight=q4h', 'model.embed_tokens.weight=q4s', 'model.vision.patch_embedding.position_embedding.weight=q4h',
     'model.vision.transformer.layers.0.*.weight=q4t', 'model.vision.transformer.layers.1.*.weight=q4',
     'model.vision.transformer.layers.2.*.weight=bf16']
-passed = failed = skipped = 0
-
-
-def check(name, good, why=''):
-    global passed, failed
-    passed, failed = passed + bool(good), failed + (not good)
-    print(f'ok {name}' if good else f'FAIL {name}: {why}')
-    sys.stdout.flush()
-
-
-def run(*command):
-    return subprocess.run(command, capture_output=True)
 
 
 def command(name, *arguments):
-    made = run(*RUNNER, os.path.join(BIN, name), '-q', '--force', *arguments)
-    if made.returncode != 0:
-        raise RuntimeError(f'{name} {" ".join(arguments)}: {made.stderr.decode()}')
+    made = run(name, '-q', '--force', *arguments)
+    if made.code != 0:
+        raise RuntimeError(f'{name} {" ".join(arguments)}: {made}')
 
 
 def make(path):
@@ -94,10 +78,10 @@ def read_again(path):
     check('the id', now['id'] == then['id'], now['id'])
     wrong = [t for t in tensors if now['tensors'].get(t) != tensors[t]]
     check(f'{len(tensors)} tensors as the specification reads them', not wrong and len(now['tensors']) == len(tensors), wrong)
-    wrong = [t for i, t in enumerate(tensors) if hashlib.sha256(run(*DUMP, 'values', path, str(i)).stdout).hexdigest() != tensors[t][1]]
+    wrong = [t for i, t in enumerate(tensors) if hashlib.sha256(run('format_dump', 'values', path, i).out).hexdigest() != tensors[t][1]]
     check(f'{len(tensors)} tensors as the C code reads them', not wrong, wrong)
-    verified = run(*RUNNER, os.path.join(BIN, 'cvq-info'), '--verify', path)
-    check('verified', verified.returncode == 0, verified)
+    verified = run('cvq-info', '--verify', path)
+    check('verified', verified.code == 0, verified)
     types = {kind for kind, _ in tensors.values()}
     check('every block type is among them', types == set(reader.NAMES), types)
 
@@ -108,13 +92,13 @@ def other_versions(data, folder):
         other = os.path.join(folder, f'version-{version}.cvq')
         with open(other, 'wb') as f:
             f.write(data[:8] + version.to_bytes(4, 'little') + data[12:])
-        said = run(*RUNNER, os.path.join(BIN, 'cvq-info'), other)
-        check(f'version {version} is refused by its number', said.returncode == 1 and f'file version {version};'.encode() in said.stderr, said)
+        said = run('cvq-info', other)
+        check(f'version {version} is refused by its number', said.code == 1 and f'file version {version};'.encode() in said.err, said)
     other = os.path.join(folder, 'feature.cvq')
     with open(other, 'wb') as f:
         f.write(data[:12] + (4).to_bytes(4, 'little') + data[16:])
-    said = run(*RUNNER, os.path.join(BIN, 'cvq-info'), other)
-    check('a feature that is not known is refused', said.returncode == 1 and b'feature' in said.stderr, said)
+    said = run('cvq-info', other)
+    check('a feature that is not known is refused', said.code == 1 and b'feature' in said.err, said)
 
 
 def main():
@@ -132,8 +116,7 @@ def main():
         first = next((i for i, (a, b) in enumerate(zip(again, data)) if a != b), min(len(again), len(data)))
         check('the checkpoint gives these bytes again', again == data, f'{len(again)} and {len(data)} bytes, different from {first}')
         other_versions(data, folder)
-    print(f'{passed} passed, {failed} failed, {skipped} skipped')
-    return failed > 0
+    return summary()
 
 
 if __name__ == '__main__':

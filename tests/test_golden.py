@@ -11,35 +11,24 @@ cvq-test: processor
 """
 import json
 import os
-import shlex
 import struct
-import subprocess
 import sys
 import tempfile
 
 import numpy as np
 
-BIN = os.environ.get('CVQ_BIN', 'build/bin')
-RUNNER = shlex.split(os.environ.get('CVQ_RUNNER', ''))
+import harness
+from harness import RUNNER, run, skip, summary
+
 SHARED = os.environ.get('CVQ_SHARED', '')
 REAL = os.environ.get('CVQ_REAL', '')
 CONFIG = os.environ.get('CVQ_CONFIG', 'gcc')
 LEVELS = ('scalar', 'avx2', 'avxvnni', 'avx512', 'avx512bf16', 'neon', 'dotprod', 'i8mm')
 BOUND = 2e-4
-passed = failed = skipped = 0
 
 
 def check(name, problem):
-    global passed, failed
-    if problem:
-        failed += 1
-        print(f'FAIL {name}: {problem}', flush=True)
-    else:
-        passed += 1
-
-
-def command(program, *args):
-    return subprocess.run([*RUNNER, os.path.join(BIN, program), *args], capture_output=True)
+    harness.check(name, not problem, problem)
 
 
 def read_tensors(path):
@@ -91,9 +80,9 @@ def run_case(name, folder, info, model, level):
     out = os.path.join(scratch, 'out.safetensors')
     args = ['--cpu', level, *arguments(info, folder), '--force', '--logits', out]
     label = f'{name} at {level}'
-    r = command('cvq-run', *args, '--taps', '--json', '--max-tokens', '24', model)
-    if r.returncode:
-        check(label, r.stderr.decode().strip())
+    r = run('cvq-run', *args, '--taps', '--json', '--max-tokens', '24', model)
+    if r.code:
+        check(label, r.err.decode().strip())
         return
     got = read_tensors(out)
     check(label + ': ids', None if np.array_equal(got['ids'], want['ids']) else 'differ')
@@ -105,11 +94,11 @@ def run_case(name, folder, info, model, level):
             rows = want.get('rows.' + tensor, slice(None))
             problem = difference(got[tensor][rows], value) if tensor in got else 'missing'
             check(f'{label}: {tensor}', problem)
-    answer = json.loads(r.stdout)['completion_ids']
+    answer = json.loads(r.out)['completion_ids']
     check(label + ': greedy', same_greedy(answer, want['greedy'], want['greedy_gap']))
-    r = command('cvq-run', *args, '--rope', 'f32', '--max-tokens', '0', model)
-    if r.returncode:
-        check(label + ': --rope f32', r.stderr.decode().strip())
+    r = run('cvq-run', *args, '--rope', 'f32', '--max-tokens', '0', model)
+    if r.code:
+        check(label + ': --rope f32', r.err.decode().strip())
         return
     got = read_tensors(out)['logits'][want.get('rows.logits_f32rope', slice(None))]
     check(label + ': --rope f32', difference(got, want['logits_f32rope']))
@@ -117,7 +106,6 @@ def run_case(name, folder, info, model, level):
 
 def cases():
     """(name, folder, checkpoint's folder)"""
-    global skipped
     known = {'cogvlm2-tiny': 'models/cogvlm2-tiny'}
     folders, roots = ['tests/golden'], ['tests/checkpoints']
     if REAL:
@@ -125,14 +113,12 @@ def cases():
     if REAL:
         pass
     elif SHARED and CONFIG != 'gcc' and not RUNNER:
-        skipped += 1
-        print('skip the odd-shaped checkpoints outside the project: the gcc build tries them')
+        skip('the odd-shaped checkpoints outside the project', 'the gcc build tries them')
     elif SHARED:
         folders.append(os.path.join(SHARED, 'golden'))
         roots.append(os.path.join(SHARED, 'checkpoints'))
     else:
-        skipped += 1
-        print('skip the odd-shaped checkpoints outside the project: CVQ_SHARED is not set')
+        skip('the odd-shaped checkpoints outside the project', 'CVQ_SHARED is not set')
     seen = set()
     for folder in folders:
         for file in sorted(os.listdir(folder)):
@@ -149,23 +135,21 @@ def cases():
             if checkpoint:
                 yield name, folder, info, checkpoint
             else:
-                skipped += 1
-                print(f'skip {name}: no checkpoint {info["checkpoint"]}')
+                skip(name, f'no checkpoint {info["checkpoint"]}')
 
 
 def main():
-    global skipped
     models, levels = {}, []
     for name, folder, info, checkpoint in cases():
         if checkpoint not in models:
             model = os.path.join(scratch, os.path.basename(checkpoint) + '.cvq')
-            r = command('cvq-convert', checkpoint, model)
-            check(f'convert {checkpoint}', r.stderr.decode().strip() if r.returncode else None)
+            r = run('cvq-convert', checkpoint, model)
+            check(f'convert {checkpoint}', r.err.decode().strip() if r.code else None)
             models[checkpoint] = model
         if not levels:
             for level in os.environ.get('CVQ_LEVELS', ' '.join(LEVELS)).split():
-                r = command('cvq-run', '--cpu', level, '--tokenize', 'x', models[checkpoint])
-                if r.returncode == 0:
+                r = run('cvq-run', '--cpu', level, '--tokenize', 'x', models[checkpoint])
+                if r.code == 0:
                     levels.append(level)
             print('levels:', *levels)
             if not levels:
@@ -173,8 +157,7 @@ def main():
         elsewhere = SHARED and folder.startswith(SHARED)
         for level in levels[-1:] if elsewhere and RUNNER else levels:
             run_case(name, folder, info, models[checkpoint], level)
-    print(f'{passed} passed, {failed} failed, {skipped} skipped')
-    return failed != 0
+    return summary()
 
 
 with tempfile.TemporaryDirectory() as scratch:

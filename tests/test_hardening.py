@@ -8,15 +8,8 @@ import subprocess
 import sys
 import tempfile
 
-BIN = os.environ.get('CVQ_BIN', 'build/bin')
-passed = failed = skipped = 0
+from harness import BIN, check, skip, summary
 
-
-def expect(name, good, explanation=''):
-    global passed, failed
-    passed, failed = passed + bool(good), failed + (not good)
-    if not good:
-        print(f'FAIL {name}\n  {explanation}'.rstrip())
 
 
 def readelf(*arguments):
@@ -43,9 +36,9 @@ def lacks(program):
 
 def commands():
     names = sorted(n for n in os.listdir(BIN) if n.startswith('cvq-'))
-    expect('there are commands', len(names) >= 10, names)
+    check('there are commands', len(names) >= 10, names)
     for name in names:
-        expect(f'{name} is hardened', not lacks(os.path.join(BIN, name)), f'it lacks {lacks(os.path.join(BIN, name))}')
+        check(f'{name} is hardened', not lacks(os.path.join(BIN, name)), f'it lacks {lacks(os.path.join(BIN, name))}')
 
 
 # Without one flag each, and what is then found to be missing.
@@ -69,33 +62,29 @@ def check_of_it():
             r = subprocess.run(['gcc', '-O2', '-D_FORTIFY_SOURCE=2', '-fstack-protector-strong', '-fPIE', '-pie', '-Wl,-z,relro,-z,now', flag,
                                 '-o', program, source], capture_output=True, text=True)
             found = lacks(program) if r.returncode == 0 else r.stderr
-            expect(f'{flag} is found out', found == missing, f'missing: {found}, not {missing}')
+            check(f'{flag} is found out', found == missing, f'missing: {found}, not {missing}')
 
 
 def big_endian():
     """Compilers for such a machine stop at the header through which files are read and written, and say why."""
-    global skipped
     text = '"big-endian machines are not supported'
     for target, big in (('s390x', True), ('powerpc64', True), ('x86_64', False), ('aarch64', False), ('powerpc64le', False)):
         name = f'base/checked.h for {target}'
         if not shutil.which('clang'):
-            skipped += 1
-            print(f'skip {name}: no clang here')
+            skip(name, 'no clang here')
             continue
         r = subprocess.run(['clang', f'--target={target}-linux-gnu', '-fsyntax-only', '-x', 'c', 'base/checked.h'], capture_output=True, text=True)
-        expect(name, (text in r.stderr) == big and (not big or r.returncode != 0), r.stderr[:1000])
+        check(name, (text in r.stderr) == big and (not big or r.returncode != 0), r.stderr[:1000])
     compiler = shutil.which('s390x-linux-gnu-gcc')
     for file in ('formats/cvq_reader.c', 'formats/cvq_writer.c', 'formats/safetensors.c', 'runtime/attention.c'):
         if not compiler:
-            skipped += 1
-            print(f'skip {file} for s390x: no cross compiler here (scripts/setup.sh cross installs it)')
+            skip(f'{file} for s390x', 'no cross compiler here (scripts/setup.sh cross installs it)')
             continue
         r = subprocess.run([compiler, '-fsyntax-only', '-D_GNU_SOURCE', '-I.', '-Iinclude', file], capture_output=True, text=True)
-        expect(f'{file} for s390x', text in r.stderr and r.returncode != 0, r.stderr[:1000])
+        check(f'{file} for s390x', text in r.stderr and r.returncode != 0, r.stderr[:1000])
 
 
 commands()
 check_of_it()
 big_endian()
-print(f'{passed} passed, {failed} failed, {skipped} skipped')
-sys.exit(failed > 0)
+sys.exit(summary())

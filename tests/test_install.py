@@ -8,24 +8,11 @@ import subprocess
 import sys
 import tempfile
 
+from harness import check, skip, summary
+
 BUILD = os.path.relpath(os.environ['CVQ_BUILD'])
 MODEL, PICTURE = 'models/cogvlm2-tiny', 'models/pictures/number-13.png'
 QUESTION, ANSWER = 'What number is written in the image?', '13'
-passed = failed = skipped = 0
-
-
-def expect(name, good, explanation=''):
-    global passed, failed
-    passed, failed = passed + bool(good), failed + (not good)
-    print(('ok ' if good else 'FAIL ') + name)
-    if not good and explanation:
-        print('  ' + explanation.strip().replace('\n', '\n  '))
-
-
-def skip(name, why):
-    global skipped
-    skipped += 1
-    print(f'skip {name}: {why}')
 
 
 def run(*command, **environment):
@@ -49,16 +36,16 @@ def headers_alone():
             for unstable in ([], ['-DCVQ_UNSTABLE']):
                 good, _, text = run(compiler, '-fsyntax-only', f'-std={standard}', '-Wall', '-Wextra', '-Wpedantic',
                                     '-Werror', '-x', language, *unstable, f'include/{header}')
-                expect(' '.join([name, *unstable]), good, text)
+                check(' '.join([name, *unstable]), good, text)
 
 
 def library_symbols():
     good, out, text = run('nm', '-g', '--defined-only', f'{BUILD}/lib/libcvq.a')
     names = {line.split()[2] for line in out.splitlines() if len(line.split()) == 3}
     foreign = sorted(n for n in names if not re.match(r'cvq_|\w+__[a-z0-9]+$', n))
-    expect('all that libcvq.a defines is called cvq_*, or kernel__level', good and names and not foreign, text if not good else str(foreign))
+    check('all that libcvq.a defines is called cvq_*, or kernel__level', good and names and not foreign, text if not good else str(foreign))
     for name in ('cvq_model_open', 'cvq_session_generate', 'cvq_status_name'):
-        expect(f'libcvq.a defines {name}', name in names)
+        check(f'libcvq.a defines {name}', name in names)
 
 
 def installed_example(root, folder):
@@ -66,22 +53,22 @@ def installed_example(root, folder):
     where = {'PKG_CONFIG_PATH': f'{root}/usr/lib/pkgconfig'}
     good, flags, text = run('pkg-config', '--define-variable=prefix=' + root + '/usr',
                             '--define-variable=libdir=' + root + '/usr/lib', '--cflags', '--libs', 'cvq', **where)
-    expect('pkg-config knows cvq', good, text)
+    check('pkg-config knows cvq', good, text)
     _, version, _ = run('pkg-config', '--modversion', 'cvq', **where)
     _, said, _ = run(f'{root}/usr/bin/cvq-run', '--version')
-    expect('the pkg-config file and cvq-run --version agree', version.strip() and version.strip() in said,
+    check('the pkg-config file and cvq-run --version agree', version.strip() and version.strip() in said,
            f'{version.strip()} / {said}')
     ask = os.path.join(folder, 'ask')
     source = f'{root}/usr/share/doc/cvq/examples/ask.c'
     good, _, text = run('gcc', '-std=c11', '-Wall', '-Wextra', '-Werror', '-o', ask, source, *flags.split())
-    expect('the installed example builds with its flags', good, text)
+    check('the installed example builds with its flags', good, text)
     return ask if good else None
 
 
 def ask_installed(root, folder, ask):
     model = os.path.join(folder, 'tiny.cvq')
     good, _, text = run(f'{root}/usr/bin/cvq-convert', '-q', MODEL, model)
-    expect('the installed cvq-convert converts the small checkpoint', good, text)
+    check('the installed cvq-convert converts the small checkpoint', good, text)
     picture = os.path.join(folder, 'picture.ppm')
     try:
         from PIL import Image
@@ -90,7 +77,7 @@ def ask_installed(root, folder, ask):
         skip('the installed example answers', 'Pillow is not installed')
         return
     good, out, text = run(ask, model, picture, QUESTION)
-    expect('the installed example answers', good and out.strip() == ANSWER, text)
+    check('the installed example answers', good and out.strip() == ANSWER, text)
 
 
 def manual_and_completion(name, prefix):
@@ -100,16 +87,16 @@ def manual_and_completion(name, prefix):
     with open(f'{prefix}/share/man/man1/{name}.1', encoding='utf-8') as f:
         page = f.read()
     shown = set(re.findall(r'^\.B (?:\\-\w, )?\\-\\-([a-z0-9\\-]+)', page, re.M))
-    expect(f'{name}.1 has the options of --help', options and {o.replace('\\', '') for o in shown} == options,
+    check(f'{name}.1 has the options of --help', options and {o.replace('\\', '') for o in shown} == options,
            str(options ^ {o.replace('\\', '') for o in shown}))
     if shutil.which('groff'):
         good, _, text = run('groff', '-man', '-ww', '-z', f'{prefix}/share/man/man1/{name}.1')
-        expect(f'groff has nothing against {name}.1', good and not text, text)
+        check(f'groff has nothing against {name}.1', good and not text, text)
     script = f'. {prefix}/share/bash-completion/completions/{name}; COMP_WORDS=({name} --th) COMP_CWORD=1; ' \
              f'_{name.replace("-", "_")}; echo "${{COMPREPLY[@]}}"; COMP_WORDS=({name} --cpu av) COMP_CWORD=2; ' \
              f'_{name.replace("-", "_")}; echo "${{COMPREPLY[@]}}"'
     good, out, text = run('bash', '-c', script)
-    expect(f'completion of {name}', good and out.splitlines() == ['--threads', 'avx2 avxvnni avx512 avx512bf16'], text)
+    check(f'completion of {name}', good and out.splitlines() == ['--threads', 'avx2 avxvnni avx512 avx512bf16'], text)
 
 
 def install():
@@ -117,30 +104,29 @@ def install():
         root = os.path.join(folder, 'root')
         make = ('make', '--no-print-directory', f'B={BUILD}', f'DESTDIR={root}', 'PREFIX=/usr')
         good, _, text = run(*make, 'install')
-        expect('make install', good, text)
+        check('make install', good, text)
         if not good:
             return
         commands = [f'usr/bin/{n}' for n in sorted(os.listdir(f'{BUILD}/bin'))]
         wanted = commands + ['usr/include/cvq.h', 'usr/include/cvq_status.h', 'usr/lib/libcvq.a',
                              'usr/lib/pkgconfig/cvq.pc', 'usr/share/doc/cvq/LICENSE', 'usr/share/doc/cvq/examples/ask.c']
         there = files_below(root)
-        expect('what is installed', not set(wanted) - set(there), f'missing: {sorted(set(wanted) - set(there))}')
+        check('what is installed', not set(wanted) - set(there), f'missing: {sorted(set(wanted) - set(there))}')
         names = [os.path.basename(c) for c in commands]
         manuals = [f'usr/share/man/man1/{n}.1' for n in names]
         completions = [f'usr/share/bash-completion/completions/{n}' for n in names]
-        expect('a manual page and completion for every command', not set(manuals + completions) - set(there))
+        check('a manual page and completion for every command', not set(manuals + completions) - set(there))
         for n in names:
             manual_and_completion(n, f'{root}/usr')
-        expect('nothing names the folder of DESTDIR', root not in open(f'{root}/usr/lib/pkgconfig/cvq.pc').read())
+        check('nothing names the folder of DESTDIR', root not in open(f'{root}/usr/lib/pkgconfig/cvq.pc').read())
         ask = installed_example(root, folder)
         if ask:
             ask_installed(root, folder, ask)
         good, _, text = run(*make, 'uninstall')
-        expect('make uninstall leaves no file', good and not files_below(root), text + str(files_below(root)))
+        check('make uninstall leaves no file', good and not files_below(root), text + str(files_below(root)))
 
 
 headers_alone()
 library_symbols()
 install()
-print(f'{passed} passed, {failed} failed, {skipped} skipped')
-sys.exit(1 if failed else 0)
+sys.exit(summary())

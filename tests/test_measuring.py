@@ -6,26 +6,21 @@ import json
 import math
 import os
 import re
-import shlex
 import signal
 import struct
-import subprocess
 import sys
-import tempfile
 import time
+
+from harness import check, files, lines, path, read, run, skip, start, summary, working_folder, write
 
 try:
     import numpy as np
 except ImportError:
     np = None
 
-BIN = os.path.abspath(os.environ.get('CVQ_BIN', 'build/bin'))
-RUNNER = shlex.split(os.environ.get('CVQ_RUNNER', ''))
 CHECKPOINT = os.path.abspath('models/cogvlm2-tiny')
 TEXT = os.path.abspath('tests/data/held-out.txt')
 QUESTIONS = os.path.abspath('models/pictures/questions.jsonl')
-passed = failed = skipped = 0
-work = None  # the folder in which commands run
 
 # The small checkpoint in PyTorch, float32, log-softmax in float64: the held-out text in windows of 128 and 300 tokens, and the
 # answers to models/pictures/questions.jsonl; with the bf16 rotary tables, and with float32 ones compared with those.
@@ -42,58 +37,9 @@ REFERENCE = {
 }
 
 
-def check(name, good, explanation=''):
-    global passed, failed
-    passed, failed = passed + bool(good), failed + (not good)
-    if not good:
-        print(f'FAIL {name}: {explanation}', flush=True)
-
-
-def skip(name, why):
-    global skipped
-    skipped += 1
-    print(f'skip {name}: {why}')
-
-
-class Result:
-    def __init__(self, code, out, err):
-        self.code, self.out, self.err = code, out, err
-
-    def __str__(self):
-        return f'exit {self.code}, stdout {self.out[:600]!r}, stderr {self.err[:600]!r}'
-
-
-def argv(program, *args):
-    return [*RUNNER, os.path.join(BIN, program), *map(str, args)]
-
-
-def run(program, *args):
-    p = subprocess.run(argv(program, *args), cwd=work, stdin=subprocess.DEVNULL, capture_output=True, timeout=600)
-    return Result(p.returncode, p.stdout, p.stderr)
-
-
 def numbers(program, *args):
     r = run(program, '--json', *args)
     return json.loads(r.out) if r.code == 0 else {'failed': str(r)}
-
-
-def path(name):
-    return os.path.join(work, name)
-
-
-def read(name):
-    with open(path(name), 'rb') as f:
-        return f.read()
-
-
-def write(name, data):
-    with open(path(name), 'wb') as f:
-        f.write(data if isinstance(data, bytes) else data.encode())
-    return name
-
-
-def lines(objects):
-    return ''.join(json.dumps(o) + '\n' for o in objects)
 
 
 def rows_of(name):
@@ -207,16 +153,15 @@ def wrong_texts():
 
 
 def interrupted_saving():
-    kept = sorted(os.listdir(work))
-    p = subprocess.Popen(argv('cvq-perplexity', '--threads', 1, '--context', '64', '--save-logits', 'stopped.ref', 'tiny.cvq', 'long.txt'),
-                         cwd=work, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    kept = files()
+    p = start('cvq-perplexity', '--threads', 1, '--context', '64', '--save-logits', 'stopped.ref', 'tiny.cvq', 'long.txt')
     end = time.monotonic() + 60
-    while p.poll() is None and time.monotonic() < end and not any('stopped' in f for f in os.listdir(work)):
+    while p.poll() is None and time.monotonic() < end and not any('stopped' in f for f in files()):
         time.sleep(0.001)
     p.send_signal(signal.SIGINT)
     out, err = p.communicate(timeout=120)
-    check('interrupted: exit 130, nothing left', p.returncode == 130 and not out and sorted(os.listdir(work)) == kept,
-          (p.returncode, out, err, set(os.listdir(work)) ^ set(kept)))
+    check('interrupted: exit 130, nothing left', p.returncode == 130 and not out and files() == kept,
+          (p.returncode, out, err, set(files()) ^ set(kept)))
 
 
 # ---------------------------------------------------------------- eval
@@ -272,7 +217,7 @@ def going_on(want):
     os.remove(path('part.jsonl'))
     stops = 0
     for _ in range(30):  # stopped at any time, as often as it takes
-        p = subprocess.Popen(argv(*command), cwd=work, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        p = start(*command)
         before = os.path.getsize(path('part.jsonl')) if os.path.exists(path('part.jsonl')) else 0
         end = time.monotonic() + 120
         while p.poll() is None and time.monotonic() < end and not (os.path.exists(path('part.jsonl')) and
@@ -355,8 +300,7 @@ def wrong_tasks():
 
 
 def main():
-    global work
-    with tempfile.TemporaryDirectory(prefix='cvq-measuring-') as work:
+    with working_folder('cvq-measuring-'):
         r = run('cvq-convert', '-q', CHECKPOINT, 'tiny.cvq')
         check('convert', r.code == 0, r)
         r = run('cvq-quantize', '-q', '--recipe', 'q4', 'tiny.cvq', 'q4.cvq')
@@ -373,8 +317,7 @@ def main():
         interrupted_saving()
         evaluating()
         wrong_tasks()
-    print(f'{passed} passed, {failed} failed, {skipped} skipped')
-    return failed != 0
+    return summary()
 
 
 if __name__ == '__main__':

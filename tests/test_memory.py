@@ -14,29 +14,14 @@ import sys
 import tempfile
 import time
 
-BIN = os.path.abspath(os.environ.get('CVQ_BIN', 'build/bin'))
-TOOLS = os.path.abspath(os.environ.get('CVQ_TOOLS', 'build/tools'))
 CONFIG = os.environ.get('CVQ_CONFIG', 'gcc')
 NUMBER = os.path.abspath('models/pictures/number-13.png')
 os.environ['XDG_CACHE_HOME'] = '/dev/null'  # no cache of pictures
+from harness import BIN, TOOLS, check, skip, summary
 sys.path.insert(0, 'scripts')
 import measure_memory  # noqa: E402
 import memory_group  # noqa: E402
 
-passed = failed = skipped = 0
-
-
-def check(name, good, explanation=''):
-    global passed, failed
-    passed, failed = passed + bool(good), failed + (not good)
-    if not good:
-        print(f'FAIL {name}: {explanation}', flush=True)
-
-
-def skip(name, why):
-    global skipped
-    skipped += 1
-    print(f'skip {name}: {why}')
 
 
 def run(program, *args, before=None):
@@ -184,8 +169,7 @@ def main():
                 weights_that_do_not_stay(folder)
     finally:
         shutil.rmtree(folder)
-    print(f'{passed} passed, {failed} failed, {skipped} skipped')
-    return 1 if failed else 0
+    return summary()
 
 
 sys.exit(main())

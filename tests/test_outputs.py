@@ -16,26 +16,14 @@ import sys
 import tempfile
 import time
 
+from harness import check, skip, summary
+
 import faults
 
-passed = failed = skipped = 0
 KILLS = 6
 NOBODY = 65534
 base = None
 WRITERS = [c for c in faults.CASES if c.outputs]
-
-
-def check(name, good, explanation=''):
-    global passed, failed
-    passed, failed = passed + bool(good), failed + (not good)
-    if not good:
-        print(f'FAIL {name}: {explanation}', flush=True)
-
-
-def skip(name, why):
-    global skipped
-    skipped += 1
-    print(f'skip {name}: {why}')
 
 
 def start(folder, command, stdout=subprocess.PIPE, preexec=None, stdin=b''):
@@ -282,8 +270,7 @@ def main():
         subprocess.run(['umount', os.path.join(base, 'disk')], capture_output=True)
         shutil.rmtree(base)
     print(f'{len(WRITERS)} commands that write files, {time.monotonic() - began:.0f} s')
-    print(f'{passed} passed, {failed} failed, {skipped} skipped')
-    return failed > 0
+    return summary()
 
 
 if __name__ == '__main__':

@@ -2,64 +2,20 @@
 """Packed files and parts: the same bytes come back, a flipped bit anywhere is found, the piece or part that it hit is named, and a second copy of it
 makes the file whole, with the same id.
 cvq-test: native formats"""
+import functools
 import os
 import random
 import re
-import shlex
 import struct
-import subprocess
 import sys
-import tempfile
 
-BIN = os.path.abspath(os.environ.get('CVQ_BIN', 'build/bin'))
-RUNNER = shlex.split(os.environ.get('CVQ_RUNNER', ''))
+import harness
+from harness import check, files, path, read, remove, summary, working_folder, write
+
+run = functools.partial(harness.run, text=True)
 CHECKPOINT = os.path.abspath('models/cogvlm2-tiny')
 # Damaged places tried for each type of file; a sanitizer's build tries fewer.
 PLACES = 200 if os.environ.get('CVQ_CONFIG', 'gcc') == 'gcc' else 20
-passed = failed = skipped = 0
-work = None
-
-
-def check(name, good, explanation=''):
-    global passed, failed
-    passed, failed = passed + bool(good), failed + (not good)
-    if not good:
-        print(f'FAIL {name}: {explanation}', flush=True)
-
-
-class Result:
-    def __init__(self, code, out, err):
-        self.code, self.out, self.err = code, out.decode(), err.decode()
-
-    def __str__(self):
-        return f'exit {self.code}, stdout {self.out[:600]!r}, stderr {self.err[:600]!r}'
-
-
-def run(program, *args, stdin=b''):
-    p = subprocess.run([*RUNNER, os.path.join(BIN, program), *args], cwd=work, input=stdin, stdout=subprocess.PIPE,
-                       stderr=subprocess.PIPE, timeout=600)
-    return Result(p.returncode, p.stdout, p.stderr)
-
-
-def path(name):
-    return os.path.join(work, name)
-
-
-def read(name):
-    with open(path(name), 'rb') as f:
-        return f.read()
-
-
-def write(name, data):
-    with open(path(name), 'wb') as f:
-        f.write(data if isinstance(data, bytes) else data.encode())
-    return name
-
-
-def remove(*names):
-    for name in names:
-        if os.path.exists(path(name)):
-            os.unlink(path(name))
 
 
 def identity(name):
@@ -84,7 +40,7 @@ def packing():
     r = run('cvq-pack', '-d', 'packed', 'out-1.cvq')
     check('unpacked: the same file', r.code == 0 and read('out-1.cvq') == data and identity('bf16.cvq') in r.out, r)
     r = run('cvq-pack', '--split', '3M', 'bf16.cvq', 'p')
-    parts = sorted(n for n in os.listdir(work) if n.startswith('p.0'))
+    parts = sorted(n for n in files() if n.startswith('p.0'))
     check('parts: joined they are the packed file', b''.join(read(n) for n in parts) == packed and len(parts) > 2 and
           all(len(read(n)) == 3000000 for n in parts[:-1]), (r, parts))
     r = run('cvq-pack', '-d', 'p.001', 'out-2.cvq')
@@ -95,7 +51,7 @@ def packing():
     r = run('cvq-pack', 'q4.cvq', 'no')
     check('a quantized file is not packed', r.code == 1 and '--split' in r.err and not os.path.exists(path('no')), r)
     r = run('cvq-pack', '--split', '5Mi', 'q4.cvq', 'p')
-    parts = sorted(n for n in os.listdir(work) if n.startswith('p.0'))
+    parts = sorted(n for n in files() if n.startswith('p.0'))
     check('but cut into parts', r.code == 0 and b''.join(read(n) for n in parts) == read('q4.cvq'), r)
     r = run('cvq-pack', '-d', 'p.001', 'out-4.cvq')
     check('and joined', r.code == 0 and read('out-4.cvq') == read('q4.cvq'), r)
@@ -157,7 +113,7 @@ def flipped_parts(kind):
     rng = random.Random(kind)
     whole = read(kind + '.cvq')
     run('cvq-pack', '--force', '--split', '5Mi', kind + '.cvq', kind)
-    names = sorted(n for n in os.listdir(work) if n.startswith(kind + '.0'))
+    names = sorted(n for n in files() if n.startswith(kind + '.0'))
     parts = [read(n) for n in names]
     missed, misnamed, unmended = [], [], []
     for _ in range(PLACES):
@@ -191,8 +147,7 @@ def cut_and_changed(packed):
 
 
 def main():
-    global work
-    with tempfile.TemporaryDirectory(prefix='cvq-packing-') as work:
+    with working_folder('cvq-packing-'):
         os.environ['XDG_CACHE_HOME'] = path('cache')
         for recipe in ('bf16', 'q4'):
             r = run('cvq-convert', '-q', '--recipe', recipe, CHECKPOINT, recipe + '.cvq')
@@ -203,9 +158,8 @@ def main():
         flipped_packed(packed)
         flipped_parts('q4')
         cut_and_changed(packed)
-        check('nothing half-written is left', not [n for n in os.listdir(work) if n.endswith('.partial')], os.listdir(work))
-    print(f'{passed} passed, {failed} failed, {skipped} skipped')
-    return failed > 0
+        check('nothing half-written is left', not [n for n in files() if n.endswith('.partial')], files())
+    return summary()
 
 
 if __name__ == '__main__':

@@ -15,6 +15,8 @@ import time
 import warnings
 import zlib
 
+from harness import check, skip, summary
+
 try:
     import numpy as np
     from PIL import Image, ImageOps
@@ -29,18 +31,6 @@ TOOL = os.environ.get('CVQ_RUNNER', '').split() + [
     os.path.join(os.environ.get('CVQ_TOOLS', 'build/tools'), 'picture_dump')]
 SLOW = bool(os.environ.get('CVQ_RUNNER')) or os.environ.get('CVQ_CONFIG') in ('asan', 'ubsan')
 FIXTURES = 'tests/pictures'
-passed = failed = skipped = 0
-
-
-def check(name, good, why=''):
-    global passed, failed
-    if good:
-        passed += 1
-        print(f'ok {name}')
-    else:
-        failed += 1
-        print(f'FAIL {name}: {why}')
-    sys.stdout.flush()
 
 
 # ---------------------------------------------------------------- making files
@@ -500,11 +490,8 @@ def test_damaged():
 
 def test_rights():
     """While the child decodes: it has the filter of system calls, and one file, the pipe."""
-    global skipped
     if os.environ.get('CVQ_RUNNER') or os.environ.get('CVQ_CONFIG') == 'asan' or not os.path.exists('/proc/self/status'):
-        skipped += 1
-        print('skip: the decoder\'s rights show only in a native build without the address sanitizer, on Linux')
-        return
+        return skip('the decoder\'s rights', 'they show only in a native build without the address sanitizer, on Linux')
     path = write('endless.jpg', endless_jpeg(1000, 200000))
     with subprocess.Popen(TOOL + ['-s', '1', path], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as tool:
         seen, files = '', None
@@ -558,5 +545,4 @@ if __name__ == '__main__':
             sys.exit(0)
         for test in [f for name, f in list(globals().items()) if name.startswith('test_')]:
             test()
-    print(f'{passed} passed, {failed} failed, {skipped} skipped')
-    sys.exit(failed != 0)
+    sys.exit(summary())

@@ -9,19 +9,12 @@ import subprocess
 import sys
 import tempfile
 
+from harness import check, skip, summary
+
 BUILD = os.path.relpath(os.environ.get('CVQ_BUILD', 'build'))
 CHECKPOINT = os.path.abspath('models/cogvlm2-tiny')
 DOCUMENT = 'docs/publish.md'
 PASSWORD = 'correct horse\n'
-passed = failed = skipped = 0
-
-
-def expect(name, good, explanation=''):
-    global passed, failed
-    passed, failed = passed + bool(good), failed + (not good)
-    print(('ok ' if good else 'FAIL ') + name, flush=True)
-    if not good:
-        print('  ' + str(explanation).strip().replace('\n', '\n  '))
 
 
 def sections():
@@ -55,7 +48,7 @@ class Person:
     def follow(self, block):
         p = subprocess.run(['bash', '-e', '-o', 'pipefail', '-c', block], cwd=self.folder, env=self.environment, input=2 * PASSWORD,
                            capture_output=True, text=True, timeout=600)
-        expect(f'{os.path.basename(self.folder)}: {block.splitlines()[0]}', p.returncode == 0,
+        check(f'{os.path.basename(self.folder)}: {block.splitlines()[0]}', p.returncode == 0,
                f'exit status {p.returncode}\n{block}{p.stdout}{p.stderr}')
         return p.stdout
 
@@ -65,7 +58,7 @@ def publish(person, blocks, published):
     for block in blocks:
         person.follow(block)
     manifest = json.loads(person.read('cogvlm2-q4.manifest'))
-    expect('the manifest tells where the file comes from and how good it is', manifest['source']['revision'] == 'COMMIT' and
+    check('the manifest tells where the file comes from and how good it is', manifest['source']['revision'] == 'COMMIT' and
            manifest['quality']['kld_mean'] >= 0 and manifest['recipe']['name'] == 'q4', manifest)
     # The next version, which the page says nothing about.
     person.follow('cvq-quantize -q --type "lm_head.*=q8" cogvlm2-bf16.cvq cogvlm2-q4-v2.cvq\n'
@@ -103,35 +96,32 @@ def receive(person, blocks, published):
             person.write('cogvlm2-q4.cvq', whole)
         said.append(person.follow(block))
         if '--bad-ranges' in block:
-            expect('what was fetched again makes the file whole', person.read('cogvlm2-q4.cvq') == whole)
+            check('what was fetched again makes the file whole', person.read('cogvlm2-q4.cvq') == whole)
         if '--repair copy.cvq' in block:
-            expect('two damaged copies make a whole one', person.read('whole.cvq') == whole)
+            check('two damaged copies make a whole one', person.read('whole.cvq') == whole)
         if '--diff' in block:
             ranges = [line.split('\t') for line in person.read('ranges.tsv').decode().splitlines()[1:]]
-            expect('an update fetches a part of the file only', 0 < sum(int(r[1]) for r in ranges) < len(update) / 2, ranges)
-            expect('the update is the published file', person.read('cogvlm2-q4-v2.cvq') == update)
+            check('an update fetches a part of the file only', 0 < sum(int(r[1]) for r in ranges) < len(update) / 2, ranges)
+            check('the update is the published file', person.read('cogvlm2-q4-v2.cvq') == update)
     identity = json.loads(person.read('cogvlm2-q4.manifest'))['file']['id']
-    expect('--check found what the publisher had made', any('exactly what' in text and identity in text for text in said), said)
-    expect('--verify said so', sum('verified:' in text for text in said) == 2, said)
+    check('--check found what the publisher had made', any('exactly what' in text and identity in text for text in said), said)
+    check('--verify said so', sum('verified:' in text for text in said) == 2, said)
 
 
 def main():
-    global skipped
     missing = [name for name in ('minisign', 'curl') if not shutil.which(name)]
     if missing:
-        skipped += 1
-        print(f'skip: {" and ".join(missing)} not installed (scripts/setup.sh test installs them)')
+        skip('docs/publish.md', f'{" and ".join(missing)} not installed (scripts/setup.sh test installs them)')
     else:
         with tempfile.TemporaryDirectory(prefix='cvq-publish-') as work:
             e = {k: v for k, v in os.environ.items() if k not in ('MAKEFLAGS', 'MFLAGS', 'MAKELEVEL')}
             p = subprocess.run(['make', '--no-print-directory', f'B={BUILD}', f'PREFIX={work}/installed', 'install'], capture_output=True, text=True, env=e)
-            expect('make install', p.returncode == 0, p.stdout + p.stderr)
+            check('make install', p.returncode == 0, p.stdout + p.stderr)
             blocks = sections()
             published = os.path.join(work, 'published')
             publish(Person(work, 'publisher'), blocks['The publisher'], published)
             receive(Person(work, 'receiver'), blocks['The receiver'], published)
-    print(f'{passed} passed, {failed} failed, {skipped} skipped')
-    return failed > 0
+    return summary()
 
 
 if __name__ == '__main__':

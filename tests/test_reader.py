@@ -9,7 +9,6 @@ import json
 import os
 import re
 import struct
-import subprocess
 import sys
 import tempfile
 
@@ -20,33 +19,19 @@ except ImportError:
     print('0 passed, 0 failed, 1 skipped')
     sys.exit(0)
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import cvq_reader as reader
+from harness import RUNNER, check, run, skip, summary
 
-RUNNER = os.environ.get('CVQ_RUNNER', '').split()
-TOOL = RUNNER + [os.path.join(os.environ.get('CVQ_TOOLS', 'build/tools'), 'format_dump')]
-BIN = os.environ.get('CVQ_BIN', 'build/bin')
 MODEL = 'models/cogvlm2-tiny'
 DOCUMENT = 'docs/format.md'
 START, END = '<!-- example: written by tests/test_reader.py --write -->\n', '<!-- end of example -->\n'
-passed = failed = skipped = 0
 
 
-def check(name, good, why=''):
-    global passed, failed
-    passed, failed = passed + bool(good), failed + (not good)
-    print(f'ok {name}' if good else f'FAIL {name}: {why}')
-    sys.stdout.flush()
-
-
-def skip(why):
-    global skipped
-    skipped += 1
-    print(f'skip: {why}')
-
-
-def run(*command):
-    return subprocess.run(command, check=True, capture_output=True).stdout
+def printed(program, *args):
+    r = run(program, *args)
+    if r.code != 0:
+        raise RuntimeError(f'{program} {args}: {r}')
+    return r.out
 
 
 def same(a, b):
@@ -59,7 +44,7 @@ def values_agree(name, path, file):
     wrong = []
     for i, t in enumerate(file.tensors):
         mine = np.ascontiguousarray(file.values(t)[0])
-        its = np.frombuffer(run(*TOOL, 'values', path, str(i)), '<f4').reshape(t.rows, t.cols)
+        its = np.frombuffer(printed('format_dump', 'values', path, i), '<f4').reshape(t.rows, t.cols)
         if not same(mine, its):
             wrong.append(f'{t.name} ({reader.NAMES[t.type]})')
     check(f'{name}: {len(file.tensors)} tensors decode to the same values', not wrong, wrong)
@@ -67,7 +52,7 @@ def values_agree(name, path, file):
 
 def small_file(folder):
     path = os.path.join(folder, 'small.cvq')
-    run(*TOOL, 'small', path)
+    printed('format_dump', 'small', path)
     file = reader.CvqFile(path)
     types = {(t.type, t.height) for t in file.tensors}
     everything = {(t, 16) for t in (1, 2, 3, 4, 5, 6)} | {(t, 1) for t in (0, 1)}
@@ -122,15 +107,13 @@ def padding_follows_the_rules(file):
 
 
 def converted_files(folder):
-    convert = os.path.join(BIN, 'cvq-convert')
-    if RUNNER or not os.path.exists(convert):
-        skip('the conversion of the small checkpoint is compared on the machine itself only'
-             if RUNNER else 'there is no cvq-convert')
+    if RUNNER:
+        skip('the conversion of the small checkpoint', 'it is compared on the machine itself only')
         return
     source = checkpoint()
     for recipe in ('bf16', 'q4'):
         path = os.path.join(folder, recipe + '.cvq')
-        run(convert, '-q', '--recipe', recipe, MODEL, path)
+        printed('cvq-convert', '-q', '--recipe', recipe, MODEL, path)
         file = reader.CvqFile(path)
         check(f'{recipe}: no damage', not file.damage(), file.damage())
         wrong = padding_follows_the_rules(file)
@@ -146,7 +129,7 @@ def converted_files(folder):
 # ---------------------------------------------------------------- the example
 
 def written_example(folder):
-    return run(*TOOL, 'example', os.path.join(folder, 'example.cvq')).decode()
+    return printed('format_dump', 'example', os.path.join(folder, 'example.cvq')).decode()
 
 
 def blocks(text):
@@ -185,8 +168,7 @@ def main():
         example_agrees(folder, document)
         small_file(folder)
         converted_files(folder)
-    print(f'{passed} passed, {failed} failed, {skipped} skipped')
-    return 1 if failed else 0
+    return summary()
 
 
 if __name__ == '__main__':

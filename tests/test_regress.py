@@ -8,16 +8,8 @@ import subprocess
 import sys
 import tempfile
 
-BIN = os.path.abspath(os.environ.get('CVQ_BIN', 'build/bin'))
-TOOLS = os.path.abspath(os.environ.get('CVQ_TOOLS', 'build/tools'))
-passed = failed = 0
+from harness import BIN, TOOLS, check, summary
 
-
-def check(name, good, explanation=''):
-    global passed, failed
-    passed, failed = passed + bool(good), failed + (not good)
-    if not good:
-        print(f'FAIL {name}: {explanation}', flush=True)
 
 
 def regress(*args):
@@ -71,8 +63,7 @@ def main():
         r = regress(*args, '--rewrite')
         check('--rewrite takes the present values', r.returncode == 0 and abs(stored()['q4, exact']['text.kld_mean'] * 0.9 / good['q4, exact'][
             'text.kld_mean'] - 1) < 1e-9, r)
-    print(f'{passed} passed, {failed} failed, 0 skipped')
-    return failed != 0
+    return summary()
 
 
 if __name__ == '__main__':

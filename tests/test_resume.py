@@ -4,63 +4,21 @@ same bytes.
 
 cvq-test: once
 """
+import functools
 import os
 import random
 import re
-import shlex
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 
-BIN = os.path.abspath(os.environ.get('CVQ_BIN', 'build/bin'))
-TOOLS = os.path.abspath(os.environ.get('CVQ_TOOLS', 'build/tools'))
-RUNNER = shlex.split(os.environ.get('CVQ_RUNNER', ''))
-passed = failed = skipped = 0
-work = None
+import harness
+from harness import check, files, path, read, remove, skip, start, summary, working_folder
+
+run = functools.partial(harness.run, text=True)
 START = []  # the files that are there before
 LEFT = ['out.cvq.partial', 'out.cvq.partial.journal']
-
-
-def check(name, good, explanation=''):
-    global passed, failed
-    passed, failed = passed + bool(good), failed + (not good)
-    if not good:
-        print(f'FAIL {name}: {explanation}', flush=True)
-
-
-def skip(name, why):
-    global skipped
-    skipped += 1
-    print(f'skip {name}: {why}')
-
-
-def start(program, *args):
-    folder = TOOLS if program == 'make_model' else BIN
-    return subprocess.Popen([*RUNNER, os.path.join(folder, program), *args], cwd=work, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-
-
-def run(program, *args):
-    p = start(program, *args)
-    out, err = p.communicate(timeout=600)
-    return p.returncode, out.decode(), err.decode()
-
-
-def files():
-    return sorted(os.listdir(work))
-
-
-def read(name):
-    with open(os.path.join(work, name), 'rb') as f:
-        return f.read()
-
-
-def remove(*names):
-    for name in names:
-        if os.path.exists(os.path.join(work, name)):
-            os.remove(os.path.join(work, name))
 
 
 def kill_later(p, seconds):
@@ -98,7 +56,7 @@ def killed(program, source, whole, seconds):
 def leave(program, source, seconds):
     """A leftover that is worth something."""
     for part in (0.5, 0.7, 0.3, 0.2):
-        if kill_later(start(program, '-q', *source, 'out.cvq'), seconds * part) and os.path.getsize(os.path.join(work, LEFT[1])) > 500:
+        if kill_later(start(program, '-q', *source, 'out.cvq'), seconds * part) and os.path.getsize(path(LEFT[1])) > 500:
             return
         remove('out.cvq')
 
@@ -151,11 +109,11 @@ def stopped_early(program, source, seconds):
 
 
 def in_the_way():
-    os.symlink('src.cvq', os.path.join(work, LEFT[0]))
+    os.symlink('src.cvq', path(LEFT[0]))
     code, _, err = run('cvq-quantize', 'src.cvq', 'out.cvq')
     check('a link in the way is not followed', code == 1 and 'out.cvq' in err, (code, err))
     remove(LEFT[0])
-    os.link(os.path.join(work, 'src.cvq'), os.path.join(work, LEFT[0]))
+    os.link(path('src.cvq'), path(LEFT[0]))
     code, _, err = run('cvq-quantize', 'src.cvq', 'out.cvq')
     check('another name of a file is not written over', code == 1 and 'in the way' in err and read('src.cvq') == read(LEFT[0]), (code, err))
     remove(LEFT[0])
@@ -163,7 +121,7 @@ def in_the_way():
 
 def full_disk(whole):
     """Room for the file, not for its journal: said, and nothing but the leftover stays."""
-    disk = os.path.join(work, 'disk')
+    disk = path('disk')
     os.mkdir(disk)
     size = -(-len(whole) // 4096) * 4096 + 4096
     if subprocess.run(['mount', '-t', 'tmpfs', '-o', f'size={size}', 'tmpfs', disk], capture_output=True).returncode:
@@ -183,9 +141,8 @@ def full_disk(whole):
 
 
 def main():
-    global work, START
-    work = tempfile.mkdtemp(prefix='cvq-resume-')
-    try:
+    global START
+    with working_folder('cvq-resume-'):
         made = run('make_model', '-q', '--scale', '8', '--layers', '8', '--vit-layers', '2', '--recipe', 'bf16', 'cvq', 'src.cvq')
         check('make_model', made[0] == 0, made)
         START = files()
@@ -202,10 +159,7 @@ def main():
         stopped_early(program, source, seconds)
         in_the_way()
         full_disk(whole)
-    finally:
-        shutil.rmtree(work)
-    print(f'{passed} passed, {failed} failed, {skipped} skipped')
-    return failed != 0
+    return summary()
 
 
 if __name__ == '__main__':

@@ -4,48 +4,13 @@ cvq-test: native
 """
 import json
 import os
-import shlex
 import signal
-import subprocess
 import sys
-import tempfile
 import time
 
-BIN = os.path.abspath(os.environ.get('CVQ_BIN', 'build/bin'))
-RUNNER = shlex.split(os.environ.get('CVQ_RUNNER', ''))
+from harness import check, files, path, read, run, start, summary, working_folder, write
+
 ROOT = os.getcwd()
-passed = failed = 0
-work = None
-
-
-def check(name, good, explanation=''):
-    global passed, failed
-    passed, failed = passed + bool(good), failed + (not good)
-    if not good:
-        print(f'FAIL {name}: {explanation}', flush=True)
-
-
-def argv(program, *args):
-    return [*RUNNER, os.path.join(BIN, program), *map(str, args)]
-
-
-def run(program, *args):
-    return subprocess.run(argv(program, *args), cwd=work, stdin=subprocess.DEVNULL, capture_output=True, timeout=600)
-
-
-def path(name):
-    return os.path.join(work, name)
-
-
-def write(name, text):
-    with open(path(name), 'w', encoding='utf-8') as f:
-        f.write(text)
-    return name
-
-
-def read(name):
-    with open(path(name), 'rb') as f:
-        return f.read()
 
 
 def table(text):
@@ -55,8 +20,8 @@ def table(text):
 
 def types(*args):
     r = run('cvq-quantize', '--dry-run', *args, 'tiny.cvq')
-    check(f'{args}: a plan', r.returncode == 0, r)
-    return {t['name']: t['type'] for t in table(r.stdout)}
+    check(f'{args}: a plan', r.code == 0, r)
+    return {t['name']: t['type'] for t in table(r.out)}
 
 
 def sizes():
@@ -67,21 +32,21 @@ def sizes():
         r = run('cvq-quantize', '--force', '--target-size', size, 'tiny.cvq', 'sized.cvq')
         number = float(size.rstrip('GMBbpw')) * {'G': 1e9, 'M': 1e6, 'B': 1e6, 'w': weights / 8}.get(size[-1], 1)
         got = os.path.getsize(path('sized.cvq'))
-        check(f'{size}: never more, and near to it', r.returncode == 0 and got <= number * 1.001 and
+        check(f'{size}: never more, and near to it', r.code == 0 and got <= number * 1.001 and
               (got >= 0.99 * number or size == '1G'), (r, got, number))
-        check(f'{size}: exactly as it says', f'({got} bytes)'.encode() in r.stderr, r.stderr)
+        check(f'{size}: exactly as it says', f'({got} bytes)'.encode() in r.err, r.err)
         before = got
     whole = run('cvq-quantize', '--force', '--recipe', 'bf16', 'tiny.cvq', 'bf16.cvq')
-    check('all 16 bits is the most there is', whole.returncode == 0 and abs(before - os.path.getsize(path('bf16.cvq'))) < 65536, before)
+    check('all 16 bits is the most there is', whole.code == 0 and abs(before - os.path.getsize(path('bf16.cvq'))) < 65536, before)
     for size, words in (('1M', (b'10.9 MB', b'19.4 MB')), ('0', (b'is no size',)), ('12X', (b'is no size',)), ('-3G', (b'is no size',)),
                         ('', (b'is no size',)), ('nan', (b'is no size',))):
         r = run('cvq-quantize', '--force', '--target-size', size, 'tiny.cvq', 'none.cvq')
-        check(f'{size!r} is refused', r.returncode == 2 and all(w in r.stderr for w in words) and not os.path.exists(path('none.cvq')), r)
+        check(f'{size!r} is refused', r.code == 2 and all(w in r.err for w in words) and not os.path.exists(path('none.cvq')), r)
     for args in (('--recipe', 'q4'), ('--type', '*=q8')):
         r = run('cvq-quantize', '--target-size', '12M', *args, 'tiny.cvq', 'none.cvq')
-        check(f'not with {args[0]}', r.returncode == 2 and args[0].encode() in r.stderr, r)
+        check(f'not with {args[0]}', r.code == 2 and args[0].encode() in r.err, r)
     r = run('cvq-quantize', '--sensitivity', 'x', 'tiny.cvq', 'none.cvq')
-    check('a sensitivity without a size', r.returncode == 2, r)
+    check('a sensitivity without a size', r.code == 2, r)
 
 
 def kept_in_the_file():
@@ -89,7 +54,7 @@ def kept_in_the_file():
     run('cvq-quantize', '--force', '--target-size', '12M', '--report', 'report.tsv', 'tiny.cvq', 'sized.cvq')
     report = {t['tensor']: t['type'] for t in table(read('report.tsv'))}
     check('the report says what the plan said', report == plan, (report, plan))
-    info = json.loads(run('cvq-info', '--json', 'sized.cvq').stdout)
+    info = json.loads(run('cvq-info', '--json', 'sized.cvq').out)
     check('the recipe has a name', 'sized' in json.dumps(info), info)
     rules = info.get('recipe', {}).get('types', {}) if isinstance(info.get('recipe'), dict) else {}
     if rules:
@@ -107,8 +72,8 @@ def measured():
         text = f.read()[:700]
     write('data.jsonl', json.dumps(question) + '\n' + json.dumps({'text': text}) + '\n')
     command = ('cvq-sensitivity', '--context', 40, '-o', 's.tsv', 'tiny.cvq', 'data.jsonl')
-    kept = set(os.listdir(work))
-    p = subprocess.Popen(argv(*command), cwd=work, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    kept = set(files())
+    p = start(*command)
     end = time.monotonic() + 300
     while p.poll() is None and time.monotonic() < end and (not os.path.exists(path('s.tsv')) or read('s.tsv').count(b'\n') < 9):
         time.sleep(0.01)
@@ -116,10 +81,10 @@ def measured():
     out, err = p.communicate(timeout=120)
     check('stopped: exit 130, with a word', p.returncode == 130 and not out and b'goes on' in err, (p.returncode, out, err))
     part = read('s.tsv')
-    check('nothing else is left', set(os.listdir(work)) == kept | {'s.tsv'}, os.listdir(work))
+    check('nothing else is left', set(files()) == kept | {'s.tsv'}, files())
     write('s.tsv', part.decode() + 'model.layers.0.half a line')
     r = run(*command)
-    check('going on', r.returncode == 0 and read('s.tsv').startswith(part) and part.count(b'\n') >= 9, r)
+    check('going on', r.code == 0 and read('s.tsv').startswith(part) and part.count(b'\n') >= 9, r)
     rows = table(read('s.tsv').split(b'\n', 2)[2])
     check('a line for each matrix and table', len({t['tensor'] for t in rows}) == len(rows) == 59, len(rows))
     vision = [t for t in rows if 'vision' in t['tensor']]
@@ -128,7 +93,7 @@ def measured():
     check('language matters to texts', all(float(t['kld_text']) > 0 for t in rows if t not in vision), rows)
     check('an error of 4 bits', all(0.003 < float(t['error']) < 0.006 for t in rows), rows)
     r = run(*command)
-    check('all is measured', r.returncode == 0 and b' 0 matrices measured' in r.stdout, r)
+    check('all is measured', r.code == 0 and b' 0 matrices measured' in r.out, r)
     # What matters more gets more bits.
     s = read('s.tsv').decode()
     down = 'model.layers.3.mlp.language_mlp.down_proj.weight'
@@ -139,28 +104,26 @@ def measured():
     check('types follow the file', (most, least) == ('bf16', 'q4s'), (most, least))
     write('bad.tsv', s.replace(line + '\n', ''))
     r = run('cvq-quantize', '--target-size', '12M', '--sensitivity', 'bad.tsv', 'tiny.cvq', 'none.cvq')
-    check('a matrix that is missing', r.returncode == 1 and down.encode() in r.stderr, r)
+    check('a matrix that is missing', r.code == 1 and down.encode() in r.err, r)
     r = run('cvq-quantize', '--target-size', '12M', '--sensitivity', 'gone.tsv', 'tiny.cvq', 'none.cvq')
-    check('a file that is missing', r.returncode == 1 and b'gone.tsv' in r.stderr, r)
+    check('a file that is missing', r.code == 1 and b'gone.tsv' in r.err, r)
     run('cvq-quantize', '-q', 'tiny.cvq', 'q4.cvq')
     r = run('cvq-sensitivity', '-o', 'x.tsv', 'q4.cvq', 'data.jsonl')
-    check('a quantized model', r.returncode == 1 and b'quantized already' in r.stderr, r)
+    check('a quantized model', r.code == 1 and b'quantized already' in r.err, r)
     write('s.tsv', s.replace('# model ', '# model 0'))
     r = run(*command)
-    check('of another model', r.returncode == 1 and b'another model' in r.stderr, r)
+    check('of another model', r.code == 1 and b'another model' in r.err, r)
     r = run('cvq-sensitivity', '-o', 'data.jsonl', 'tiny.cvq', 'data.jsonl')
-    check('the output is an input', r.returncode == 1 and b'"question"' in read('data.jsonl'), r)
+    check('the output is an input', r.code == 1 and b'"question"' in read('data.jsonl'), r)
 
 
 def main():
-    global work
-    with tempfile.TemporaryDirectory(prefix='cvq-sizing-') as work:
-        check('convert', run('cvq-convert', '-q', os.path.join(ROOT, 'models/cogvlm2-tiny'), 'tiny.cvq').returncode == 0)
+    with working_folder('cvq-sizing-'):
+        check('convert', run('cvq-convert', '-q', os.path.join(ROOT, 'models/cogvlm2-tiny'), 'tiny.cvq').code == 0)
         sizes()
         kept_in_the_file()
         measured()
-    print(f'{passed} passed, {failed} failed, 0 skipped')
-    return failed != 0
+    return summary()
 
 
 if __name__ == '__main__':

@@ -9,21 +9,13 @@ import subprocess
 import sys
 import tempfile
 
-BIN = os.path.abspath(os.environ.get('CVQ_BIN', 'build/bin'))
+from harness import BIN, check, summary
+
 TINY, PICTURE = 'models/cogvlm2-tiny', 'models/pictures/number-13.png'
 QUESTION, ANSWER = 'What number is written in the image?', '13'
 FOUND = 99
 VALGRIND = ('valgrind', '--quiet', f'--error-exitcode={FOUND}', '--leak-check=full', '--errors-for-leak-kinds=definite',
             '--show-leak-kinds=definite', '--trace-children=yes', '--fair-sched=yes')
-passed = failed = 0
-
-
-def expect(name, good, explanation=''):
-    global passed, failed
-    passed, failed = passed + bool(good), failed + (not good)
-    print(('ok ' if good else 'FAIL ') + name)
-    if not good:
-        print('  ' + explanation.strip()[-4000:].replace('\n', '\n  '))
 
 
 def watched(*command, level='scalar'):
@@ -41,7 +33,7 @@ def finds_errors(folder):
         subprocess.run(['gcc', '-O0', '-x', 'c', '-o', program, '-'], input='#include <stdio.h>\n#include <stdlib.h>\nint main(int n, char **w) { (void)w; '
                        + body + ' }\n', text=True, check=True)
         good, _, text = watched(program)
-        expect(f'{name} is found', not good and f'exit {FOUND}' in text, text)
+        check(f'{name} is found', not good and f'exit {FOUND}' in text, text)
 
 
 def main():
@@ -53,16 +45,15 @@ def main():
         command = {n: os.path.join(BIN, f'cvq-{n}') for n in ('convert', 'quantize', 'info', 'run')}
         wide, q4 = os.path.join(folder, 'bf16.cvq'), os.path.join(folder, 'q4.cvq')
         good, _, text = watched(command['convert'], '-q', '--recipe', 'bf16', TINY, wide)
-        expect('cvq-convert', good, text)
+        check('cvq-convert', good, text)
         good, _, text = watched(command['quantize'], '-q', '--recipe', 'q4', wide, q4)
-        expect('cvq-quantize', good, text)
+        check('cvq-quantize', good, text)
         good, _, text = watched(command['info'], '--verify', q4)
-        expect('cvq-info --verify', good, text)
+        check('cvq-info --verify', good, text)
         for level in ('scalar', 'avx2'):
             good, said, text = watched(command['run'], '--image', PICTURE, '--prompt', QUESTION, '--max-tokens', '8', q4, level=level)
-            expect(f'cvq-run at {level}', good and said.strip() == ANSWER, text)
-    print(f'{passed} passed, {failed} failed, 0 skipped')
-    sys.exit(failed > 0)
+            check(f'cvq-run at {level}', good and said.strip() == ANSWER, text)
+    sys.exit(summary())
 
 
 main()
