@@ -10,10 +10,11 @@
 #include "formats/manifest.h"
 #include "formats/metadata_frame_internal.h"
 #include "formats/minisign.h"
-#include "formats/packed_file.h"
 #include "formats/safetensors.h"
 #include "formats/tokenizer_table.h"
 #include "tests/unit/harness.h"
+#include "tests/unit/packed_room.h"
+#include "tests/unit/signed_text.h"
 #include "tests/unit/small_file.h"
 #include "tests/unit/temp_folder.h"
 
@@ -116,28 +117,6 @@ static void manifests(void) {
 
 /* ---------------------------------------------------------------- packed files */
 
-typedef struct piece {
-    uint8_t *data;
-    size_t size, at, most; /* reading fails at `most` */
-} piece;
-
-static cvq_status keep(void *context, const void *data, size_t size, cvq_error *err) {
-    piece *p = context;
-    if (size > p->size - p->at) return cvq_fail(err, CVQ_TOO_SMALL, "packed", "too large");
-    memcpy(p->data + p->at, data, size);
-    p->at += size;
-    return CVQ_OK;
-}
-
-static cvq_status take(void *context, void *data, size_t size, size_t *got, cvq_error *err) {
-    piece *p = context;
-    if (p->at >= p->most) return cvq_fail(err, CVQ_IO, "packed", "cannot read");
-    *got = size < p->size - p->at ? size : p->size - p->at;
-    memcpy(data, p->data + p->at, *got);
-    p->at += *got;
-    return CVQ_OK;
-}
-
 /* A file of this size, packed and unpacked. */
 static void pack_size(size_t size) {
     static uint8_t room[4 << 20], content[2 << 20], back[2 << 20];
@@ -146,31 +125,34 @@ static void pack_size(size_t size) {
     int called = 0;
     for (size_t i = 0; i < size; i++) content[i] = i % 2 ? 0x3f : (uint8_t)small_random(&state);
     temp_write("content", content, size);
-    piece p = {room, sizeof room, 0, SIZE_MAX};
+    packed_room p = {room, sizeof room, 0, SIZE_MAX};
     const int in = open(temp_path("content"), O_RDONLY | O_CLOEXEC);
     const int out = open(temp_path("back"), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    CHECK(cvq_file_pack(in, size, id, 1, keep, &p, NULL, NULL, "content", NULL) == CVQ_OK);
-    const piece packed = {room, p.at, CVQ_PACKED_HEADER_BYTES, SIZE_MAX};
+    CHECK(cvq_file_pack(in, size, id, 1, packed_keep, &p, NULL, NULL, "content", NULL) == CVQ_OK);
+    const packed_room packed = {room, p.at, CVQ_PACKED_HEADER_BYTES, SIZE_MAX};
     p = packed;
-    CHECK(cvq_file_unpack(out, size, 1, take, &p, NULL, NULL, "packed", NULL) == CVQ_OK);
+    CHECK(cvq_file_unpack(out, size, 1, packed_take, &p, NULL, NULL, "packed", NULL) == CVQ_OK);
     CHECK(pread(out, back, size, 0) == (ssize_t)size && memcmp(back, content, size) == 0);
     for (size_t most = CVQ_PACKED_HEADER_BYTES; most < packed.size; most += 16) {
         p = packed;
         p.most = most;
         if (most > CVQ_PACKED_HEADER_BYTES + 64) break;
         const cvq_status status =
-            cvq_file_unpack(out, size, 1, take, &p, NULL, NULL, "packed", NULL);
+            cvq_file_unpack(out, size, 1, packed_take, &p, NULL, NULL, "packed", NULL);
         CHECK(status == CVQ_IO || (status == CVQ_OK && size > 64));
     }
     p = packed;
-    CHECK(cvq_file_unpack(out, size, 1, take, &p, stop, &called, "packed", NULL) == CVQ_CANCELLED);
-    p = (piece){room + (sizeof room / 2), sizeof room / 2, 0, SIZE_MAX};
-    CHECK(cvq_file_pack(in, size, id, 1, keep, &p, stop, &called, "x", NULL) == CVQ_CANCELLED);
+    CHECK(cvq_file_unpack(out, size, 1, packed_take, &p, stop, &called, "packed", NULL) ==
+          CVQ_CANCELLED);
+    p = (packed_room){room + (sizeof room / 2), sizeof room / 2, 0, SIZE_MAX};
+    CHECK(cvq_file_pack(in, size, id, 1, packed_keep, &p, stop, &called, "x", NULL) ==
+          CVQ_CANCELLED);
     p.at = 0;
-    CHECK(cvq_file_pack(in, size + 5, id, 1, keep, &p, NULL, NULL, "x", NULL) == CVQ_IO);
+    CHECK(cvq_file_pack(in, size + 5, id, 1, packed_keep, &p, NULL, NULL, "x", NULL) == CVQ_IO);
     p.size = 80; /* for what comes out */
     p.at = 0;
-    CHECK(size < 100 || cvq_file_pack(in, size, id, 1, keep, &p, NULL, NULL, "x", NULL) != CVQ_OK);
+    CHECK(size < 100 ||
+          cvq_file_pack(in, size, id, 1, packed_keep, &p, NULL, NULL, "x", NULL) != CVQ_OK);
     /* A piece's own header: planes, sizes, the reserved field. */
     static const uint32_t heads[][4] = {{0, 1, 0, 0},   {3, 1, 1, 0},   {1, 0, 0, 0},
                                         {1, 1, 1, 0},   {2, 1, 0, 0},   {1, 1, 0, 1},
@@ -180,7 +162,8 @@ static void pack_size(size_t size) {
             cvq_store_le(room + CVQ_PACKED_HEADER_BYTES + 4 * k, heads[i][k], 4);
         p = packed;
         const bool stored = size == 2 && i == 8; /* a byte in each plane: as good as another */
-        const cvq_status status = cvq_file_unpack(out, size, 1, take, &p, NULL, NULL, "p", NULL);
+        const cvq_status status =
+            cvq_file_unpack(out, size, 1, packed_take, &p, NULL, NULL, "p", NULL);
         CHECK_SAY(status == (stored ? CVQ_OK : CVQ_FORMAT), "%zu bytes, head %zu", size, i);
     }
     close(in);
@@ -211,18 +194,11 @@ static void packed_files(void) {
 /* ---------------------------------------------------------------- the rest */
 
 static void signatures(void) {
-    static const char key[] = "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3";
-    static const char text[] =
-        "untrusted comment: signature from minisign secret key\n"
-        "RUQf6LRCGA9i559r3g7V1qNyJDApGip8MfqcadIgT9CuhV3EMhHoN1mGTkUidF/"
-        "z7SrlQgXdy8ofjb7bNJJylDOocrCo8KLzZwo=\n"
-        "trusted comment: timestamp:1633700835\tfile:test\tprehashed\n"
-        "wLMDjy9FLAuxZ3q4NlEvkgtyhrr0gtTu6KC4KBJdITbbOeAi1zBIYo0v4iTgt8jJpIidRJnp94ABQkJAgAooBQ=="
-        "\n";
+    static const char key[] = SIGNED_KEY, text[] = SIGNED_SIGNATURE;
     char comment[64], other[sizeof text], other_key[sizeof key], longer[2 * 8192 + sizeof text];
 #define VERIFY(signature, k, size)                                                                 \
-    cvq_minisign_verify("test", 4, signature, strlen(signature), k, strlen(k), comment, size, "t", \
-                        NULL)
+    cvq_minisign_verify(SIGNED_TEXT, 4, signature, strlen(signature), k, strlen(k), comment, size, \
+                        "t", NULL)
     CHECK(VERIFY(text, key, sizeof comment) == CVQ_OK);
     CHECK(VERIFY(text, key, 0) == CVQ_OK); /* nobody asks for the comment */
     memcpy(other_key, key, sizeof key);

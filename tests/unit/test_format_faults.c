@@ -15,9 +15,10 @@
 #include "formats/manifest.h"
 #include "formats/metadata.h"
 #include "formats/minisign.h"
-#include "formats/packed_file.h"
 #include "formats/safetensors.h"
 #include "tests/unit/harness.h"
+#include "tests/unit/packed_room.h"
+#include "tests/unit/signed_text.h"
 #include "tests/unit/small_file.h"
 #include "tests/unit/temp_folder.h"
 
@@ -171,43 +172,21 @@ static cvq_status use_manifest(cvq_error *err) {
     return status;
 }
 
-typedef struct piece {
-    uint8_t *data;
-    size_t size, at;
-} piece;
-
-static cvq_status keep(void *context, const void *data, size_t size, cvq_error *err) {
-    piece *p = context;
-    if (size > p->size - p->at) return cvq_fail(err, CVQ_TOO_SMALL, "packed", "too large");
-    memcpy(p->data + p->at, data, size);
-    p->at += size;
-    return CVQ_OK;
-}
-
-static cvq_status take(void *context, void *data, size_t size, size_t *got, cvq_error *err) {
-    piece *p = context;
-    (void)err;
-    *got = size < p->size - p->at ? size : p->size - p->at;
-    memcpy(data, p->data + p->at, *got);
-    p->at += *got;
-    return CVQ_OK;
-}
-
 static cvq_status pack(cvq_error *err) {
     static uint8_t room[8 << 20];
     static const uint8_t id[CVQ_ID_BYTES];
     uint8_t found[CVQ_ID_BYTES];
     uint64_t size = 0;
-    piece packed = {room, sizeof room, 0};
+    packed_room packed = {room, sizeof room, 0, SIZE_MAX};
     const int in = open(temp_path("small.cvq"), O_RDONLY | O_CLOEXEC);
     const int out = open(temp_path("unpacked"), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     const off_t end = lseek(in, 0, SEEK_END);
     cvq_status status =
-        cvq_file_pack(in, (uint64_t)end, id, 2, keep, &packed, NULL, NULL, "small.cvq", err);
+        cvq_file_pack(in, (uint64_t)end, id, 2, packed_keep, &packed, NULL, NULL, "small.cvq", err);
     if (status == CVQ_OK) status = cvq_packed_header(room, &size, found, "packed", err);
-    packed = (piece){room, packed.at, CVQ_PACKED_HEADER_BYTES};
+    packed = (packed_room){room, packed.at, CVQ_PACKED_HEADER_BYTES, SIZE_MAX};
     if (status == CVQ_OK)
-        status = cvq_file_unpack(out, size, 2, take, &packed, NULL, NULL, "packed", err);
+        status = cvq_file_unpack(out, size, 2, packed_take, &packed, NULL, NULL, "packed", err);
     close(in);
     close(out);
     return status;
@@ -239,17 +218,10 @@ static cvq_status use_safetensors(cvq_error *err) {
 }
 
 static cvq_status check_signature(cvq_error *err) {
-    static const char key[] = "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3";
-    static const char signature[] =
-        "untrusted comment: signature from minisign secret key\n"
-        "RUQf6LRCGA9i559r3g7V1qNyJDApGip8MfqcadIgT9CuhV3EMhHoN1mGTkUidF/"
-        "z7SrlQgXdy8ofjb7bNJJylDOocrCo8KLzZwo=\n"
-        "trusted comment: timestamp:1633700835\tfile:test\tprehashed\n"
-        "wLMDjy9FLAuxZ3q4NlEvkgtyhrr0gtTu6KC4KBJdITbbOeAi1zBIYo0v4iTgt8jJpIidRJnp94ABQkJAgAooBQ=="
-        "\n";
+    static const char key[] = SIGNED_KEY, signature[] = SIGNED_SIGNATURE;
     char comment[64];
-    return cvq_minisign_verify("test", 4, signature, strlen(signature), key, strlen(key), comment,
-                               sizeof comment, "test", err);
+    return cvq_minisign_verify(SIGNED_TEXT, 4, signature, strlen(signature), key, strlen(key),
+                               comment, sizeof comment, "test", err);
 }
 
 static cvq_status hash_file(cvq_error *err) {
