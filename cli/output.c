@@ -37,8 +37,11 @@ static cvq_status folder_holds(bool *found, const char *folder, const struct sta
         const struct dirent *e = readdir(d);
         if (!e && errno) status = cvq_fail_errno(err, folder, "cannot list this folder");
         if (!e) break;
-        *found = fstatat(dirfd(d), e->d_name, &other, 0) == 0 && S_ISREG(other.st_mode) &&
-                 same_file(st, &other);
+        if (fstatat(dirfd(d), e->d_name, &other, 0) == 0)
+            *found = S_ISREG(other.st_mode) && same_file(st, &other);
+        else if (errno != ENOENT && errno != ELOOP && errno != EACCES) /* links to nowhere */
+            status = cvq_fail_errno(err, folder, "cannot look at %s in this folder", e->d_name);
+        if (status != CVQ_OK) break;
     }
     closedir(d);
     return status;

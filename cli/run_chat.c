@@ -96,12 +96,19 @@ static bool goes_on(const chat *c) {
     return true;
 }
 
+static void say_unreadable(chat *c) {
+    cvq_error err = {0};
+    cvq_fail_errno(&err, "standard input", "cannot read");
+    say(c, &err);
+}
+
 static void converse(chat *c) {
     char *line = NULL;
     size_t capacity = 0;
     for (;;) {
         if (c->terminal) fputs("> ", stderr);
         ssize_t n = getline(&line, &capacity, stdin);
+        if (n < 0 && !feof(stdin) && !cvq_interrupted()) say_unreadable(c);
         if (n < 0 || cvq_interrupted()) break;
         size_t length = (size_t)n - cvq_trailing_space(line, (size_t)n);
         line[length] = '\0';

@@ -15,11 +15,10 @@ import signal
 import struct
 import subprocess
 import sys
-import tempfile
 import time
 
-BIN = os.path.abspath(os.environ.get('CVQ_BIN', 'build/bin'))
-RUNNER = shlex.split(os.environ.get('CVQ_RUNNER', ''))
+from harness import BIN, RUNNER, argv, check, files, lines, one_line, path, read, run, skip, start, summary, working_folder, write
+
 ROOT = os.getcwd()
 CHECKPOINT = os.path.join(ROOT, 'models/cogvlm2-tiny')
 PICTURES = os.path.join(ROOT, 'models/pictures')
@@ -31,66 +30,6 @@ FIELDS = ['answer', 'completion_ids', 'prompt_tokens', 'completion_tokens', 'fin
           'prefill_read_bytes', 'decode_major_faults', 'decode_read_bytes', 'steady_major_faults', 'steady_read_bytes',
           'steady_tokens_per_s']
 os.environ['XDG_CACHE_HOME'] = '/dev/null'  # no cache of pictures: everything is computed; see test_cache.py
-passed = failed = skipped = 0
-work = None  # the folder in which commands run
-
-
-def check(name, good, explanation=''):
-    global passed, failed
-    passed, failed = passed + bool(good), failed + (not good)
-    if not good:
-        print(f'FAIL {name}: {explanation}', flush=True)
-
-
-def skip(name, why):
-    global skipped
-    skipped += 1
-    print(f'skip {name}: {why}')
-
-
-def argv(program, *args):
-    return [*RUNNER, os.path.join(BIN, program), *args]
-
-
-class Result:
-    def __init__(self, p, out, err):
-        self.code, self.out, self.err = p.returncode, out, err
-
-    def __str__(self):
-        return f'exit {self.code}, stdout {self.out[:600]!r}, stderr {self.err[:600]!r}'
-
-
-def run(program, *args, stdin=b'', env=None, **more):
-    p = subprocess.Popen(argv(program, *args), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=work,
-                         env=dict(os.environ, **(env or {})), **more)
-    return Result(p, *p.communicate(stdin, timeout=600))
-
-
-def path(name):
-    return os.path.join(work, name)
-
-
-def read(name):
-    with open(path(name), 'rb') as f:
-        return f.read()
-
-
-def write(name, data):
-    with open(path(name), 'wb') as f:
-        f.write(data if isinstance(data, bytes) else data.encode())
-    return name
-
-
-def lines(objects):
-    return ''.join(json.dumps(o) + '\n' for o in objects)
-
-
-def files():
-    return sorted(os.listdir(work))
-
-
-def one_line(err):
-    return err.endswith(b'\n') and err.count(b'\n') == 1
 
 
 # ---------------------------------------------------------------- exact output
@@ -226,8 +165,7 @@ def interrupted_files():
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         kept, code = set(files()), 0
         for _ in range(20):  # it may be finished before the signal comes
-            p = subprocess.Popen(argv('cvq-convert', '--recipe', 'q4', '--threads', '1', 'checkpoint', 'stopped.cvq'), cwd=work,
-                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            p = start('cvq-convert', '--recipe', 'q4', '--threads', '1', 'checkpoint', 'stopped.cvq')
             until(lambda: 'stopped.cvq.partial' in files(), p)
             p.send_signal(number)
             out, err = p.communicate(timeout=120)
@@ -267,7 +205,7 @@ def full_disk():
         subprocess.run(['umount', path('disk')], check=True)
     os.rmdir(path('disk'))
     with open('/dev/full', 'wb') as full:
-        p = subprocess.run(argv('cvq-info', 'tiny.cvq'), cwd=work, stdout=full, stderr=subprocess.PIPE)
+        p = subprocess.run(argv('cvq-info', path('tiny.cvq')), stdout=full, stderr=subprocess.PIPE)
     check('a full disk behind stdout', p.returncode == 1 and one_line(p.stderr), p)
 
 
@@ -400,6 +338,12 @@ def chatting():
     check('mistakes in a piped conversation', r.code == 1 and r.err.count(b'\n') == 2 and b'nothing.png' in r.err and b'/dance' in r.err and
           r.out.count(b'\n') == 1, r)
     os.remove(path('history.json'))
+    folder = os.open(path('.'), os.O_RDONLY)
+    p = start('cvq-run', 'tiny.cvq', stdin=folder)
+    out, err = p.communicate(timeout=120)
+    os.close(folder)
+    check('questions that cannot be read', p.returncode == 1 and not out and one_line(err) and b'standard input: cannot read: Is a directory' in err,
+          (p.returncode, out, err))
 
 
 # ---------------------------------------------------------------- batch
@@ -459,7 +403,7 @@ def resuming(whole):
         check(f'resumed from {name}: as if never stopped', r.code == 0 and read('part.jsonl') == whole, f'{r} {read("part.jsonl")!r}')
     for _ in range(10):
         os.remove(path('part.jsonl'))
-        p = subprocess.Popen(argv(*batch, 'tiny.cvq'), cwd=work, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        p = start(*batch, 'tiny.cvq')
         until(lambda: os.path.exists(path('part.jsonl')) and os.path.getsize(path('part.jsonl')), p)
         p.send_signal(signal.SIGINT)
         p.communicate(timeout=120)
@@ -531,7 +475,7 @@ def logits():
 def on_terminal(program, *args):
     """-> (exit status, what a terminal behind stderr got, stdout)"""
     main, side = pty.openpty()
-    p = subprocess.Popen(argv(program, *args), cwd=work, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=side)
+    p = start(program, *args, stdin=subprocess.DEVNULL, stderr=side)
     os.close(side)
     out, screen = p.stdout.read(), b''
     p.wait()
@@ -564,11 +508,11 @@ def progress():
 
 def stopped_answers():
     """Ctrl-C and a closed pipe while an answer is streamed."""
-    args = argv('cvq-run', '--template', 'base', '--temperature', '3', '--prompt', 'And', '--max-tokens', '1000000', 'tiny.cvq')
+    command = ('cvq-run', '--template', 'base', '--temperature', '3', '--prompt', 'And', '--max-tokens', '1000000', 'tiny.cvq')
     for number in (signal.SIGINT, signal.SIGTERM):
         code = 0
         for _ in range(10):
-            p = subprocess.Popen(args, cwd=work, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            p = start(*command)
             p.stdout.read(1)
             p.send_signal(number)
             _, err = p.communicate(timeout=120)
@@ -578,7 +522,7 @@ def stopped_answers():
         check(f'{number.name} while answering: exit 130, quiet', code == 130 and not err, (code, err))
     code = 0
     for _ in range(10):
-        p = subprocess.Popen(args, cwd=work, stdout=subprocess.PIPE, stderr=subprocess.PIPE, restore_signals=True)
+        p = start(*command, restore_signals=True)
         p.stdout.read(1)
         p.stdout.close()
         err = p.stderr.read()
@@ -591,8 +535,7 @@ def stopped_answers():
 def typed_conversation():
     """On a terminal Ctrl-C stops an answer, and the conversation goes on; at the mark it leaves."""
     main, side = pty.openpty()
-    p = subprocess.Popen(argv('cvq-run', '--template', 'base', '--temperature', '3', 'tiny.cvq'), cwd=work, stdin=side,
-                         stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    p = start('cvq-run', '--template', 'base', '--temperature', '3', 'tiny.cvq', stdin=side)
     os.close(side)
     screen = b''
 
@@ -641,15 +584,14 @@ def example():
         skip('the example answers', 'Pillow is not installed')
         return
     if built.returncode == 0:
-        p = subprocess.run([path('ask'), 'tiny.cvq', 'picture.ppm', WHAT_NUMBER], cwd=work, capture_output=True)
+        p = subprocess.run([path('ask'), path('tiny.cvq'), path('picture.ppm'), WHAT_NUMBER], capture_output=True)
         check('the example answers', p.returncode == 0 and p.stdout.strip() == b'13', p)
-        p = subprocess.run([path('ask'), 'taken', 'picture.ppm', WHAT_NUMBER], cwd=work, capture_output=True)
+        p = subprocess.run([path('ask'), path('taken'), path('picture.ppm'), WHAT_NUMBER], capture_output=True)
         check('the example says what is wrong', p.returncode == 1 and b'taken' in p.stderr, p)
 
 
 def main():
-    global work
-    with tempfile.TemporaryDirectory() as work:
+    with working_folder('cvq-cli-'):
         prepare()
         exact('--rewrite' in sys.argv[1:])
         for part in (converting, quantizing, informing, interrupted_files, full_disk, answering, tokenizing, histories, chatting,
@@ -663,8 +605,7 @@ def main():
                 traceback.print_exc()
             if part is not example:
                 check(f'{part.__name__} leaves no file behind', files() == kept, set(files()) ^ set(kept))
-    print(f'{passed} passed, {failed} failed, {skipped} skipped')
-    return 1 if failed else 0
+    return summary()
 
 
 if __name__ == '__main__':

@@ -8,6 +8,7 @@
 #include <execinfo.h>
 #include <fcntl.h>
 #include <link.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -18,6 +19,8 @@
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 typedef enum kind {
@@ -166,6 +169,8 @@ HIDE(SCAN, EIO, (f->_flags |= _IO_ERR_SEEN, NULL), char *, fgets,
      (char *restrict line, int size, FILE *restrict f), (line, size, f))
 HIDE(SCAN, EIO, (f->_flags |= _IO_ERR_SEEN, (size_t)0), size_t, fread,
      (void *restrict data, size_t size, size_t n, FILE *restrict f), (data, size, n, f))
+HIDE(SCAN, EIO, (f->_flags |= _IO_ERR_SEEN, -1), ssize_t, __getdelim,
+     (char **restrict line, size_t *restrict size, int end, FILE *restrict f), (line, size, end, f))
 
 HIDE(WRITE, ENOSPC, -1, ssize_t, write, (int fd, const void *data, size_t size),
      (fd, data, part(WRITE, size)))
@@ -179,6 +184,9 @@ HIDE(NAME, EACCES, -1, int, mkdir, (const char *path, mode_t rights), (path, rig
 HIDE(MAP, ENOMEM, MAP_FAILED, void *, mmap,
      (void *p, size_t size, int rights, int flags, int fd, off_t at),
      (p, size, rights, flags, fd, at))
+/* Advice to the system: nothing may depend on whether it is taken. */
+HIDE(MAP, EAGAIN, -1, int, mlock, (const void *p, size_t size), (p, size))
+HIDE(MAP, EAGAIN, -1, int, madvise, (void *p, size_t size, int advice), (p, size, advice))
 HIDE(LENGTH, EIO, -1, int, ftruncate, (int fd, off_t size), (fd, size))
 HIDE(LENGTH, ENOSPC, -1, int, fallocate, (int fd, int how, off_t at, off_t size),
      (fd, how, at, size))
@@ -186,10 +194,16 @@ HIDE(LENGTH, ENOSPC, -1, int, fallocate, (int fd, int how, off_t at, off_t size)
 HIDE(LOOK, EIO, -1, int, stat, (const char *restrict path, struct stat *restrict st), (path, st))
 HIDE(LOOK, EIO, -1, int, lstat, (const char *restrict path, struct stat *restrict st), (path, st))
 HIDE(LOOK, EIO, -1, int, fstat, (int fd, struct stat *st), (fd, st))
+HIDE(LOOK, EIO, -1, int, fstatat,
+     (int folder, const char *restrict path, struct stat *restrict st, int how),
+     (folder, path, st, how))
+HIDE(LOOK, EIO, -1, int, fstatvfs, (int fd, struct statvfs *fs), (fd, fs))
 HIDE(LOOK, ENOLCK, -1, int, flock, (int fd, int how), (fd, how))
 
 HIDE(START, EAGAIN, -1, pid_t, fork, (void), ())
 HIDE(START, EMFILE, -1, int, pipe, (int ends[2]), (ends))
+HIDE(START, ENOMEM, -1, int, poll, (struct pollfd * files, nfds_t n, int ms), (files, n, ms))
+HIDE(START, ECHILD, -1, pid_t, waitpid, (pid_t pid, int *status, int how), (pid, status, how))
 HIDE(START, EAGAIN, EAGAIN, int, pthread_create,
      (pthread_t *restrict thread, const pthread_attr_t *restrict attributes, void *(*fn)(void *),
       void *restrict context),
