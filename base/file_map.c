@@ -17,7 +17,8 @@ static cvq_status open_regular(int *fd, uint64_t *size, const char *path, cvq_er
     /* O_NONBLOCK: opening a FIFO must not wait for a writer before it is refused. */
     int f = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (f < 0) {
-        if (errno == ENOENT) return cvq_fail(err, CVQ_NOT_FOUND, path, "no such file");
+        if (errno == ENOENT || errno == ENOTDIR)
+            return cvq_fail(err, CVQ_NOT_FOUND, path, "no such file");
         return cvq_fail_errno(err, path, "cannot open");
     }
     struct stat st;

@@ -58,8 +58,16 @@ cvq_status(cvq_fail_errno)(cvq_error *err, const char *where, const char *format
     return code;
 }
 
-cvq_status cvq_fail_within(cvq_error *err, const char *where, const cvq_error *problem) {
+cvq_status(cvq_fail_within)(cvq_error *err, const char *where, const cvq_error *problem) {
+    return cvq_fail_advising(err, where, problem, "");
+}
+
+cvq_status(cvq_fail_advising)(cvq_error *err, const char *where, const cvq_error *problem,
+                              const char *advice) {
+    const cvq_status code = problem->code;
+    if (code != CVQ_FORMAT && code != CVQ_UNSUPPORTED && code != CVQ_NOT_FOUND) advice = "";
     if (!problem->where[0] || strcmp(problem->where, where) == 0)
-        return cvq_fail(err, problem->code, where, "%s", problem->message);
-    return cvq_fail(err, problem->code, where, "%s: %s", problem->where, problem->message);
+        return cvq_fail(err, problem->code, where, "%s%s", problem->message, advice);
+    return cvq_fail(err, problem->code, where, "%s: %s%s", problem->where, problem->message,
+                    advice);
 }

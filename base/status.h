@@ -25,6 +25,12 @@ cvq_status cvq_fail_errno(cvq_error *err, const char *where, const char *format,
  * message". */
 cvq_status cvq_fail_within(cvq_error *err, const char *where, const cvq_error *problem);
 
+/* The same, and where a file is at fault (CVQ_FORMAT, CVQ_UNSUPPORTED, CVQ_NOT_FOUND) what to do
+ * about it behind the message: whoever opens a file knows where another one comes from. advice
+ * begins with "; ". */
+cvq_status cvq_fail_advising(cvq_error *err, const char *where, const cvq_error *problem,
+                             const char *advice);
+
 /* Pass a failure on. Only where nothing has to be released; otherwise one `goto done`. */
 #define CVQ_TRY(expression)                                                                        \
     do {                                                                                           \

@@ -133,9 +133,7 @@ static cvq_status read_matrix(cvq_calibration *c, const cvq_safetensors *file,
     if (sums->dtype != CVQ_ST_F32 || sums->ndim != 1 || !tokens || tokens->dtype != CVQ_ST_I64 ||
         tokens->ndim != 1 || tokens->dims[0] != 1)
         return cvq_fail(err, CVQ_FORMAT, path,
-                        "%s: not F32 [K] with a " TOKENS " of I64 [1] beside it; take a file that "
-                        "cvq-calibrate wrote",
-                        sums->name);
+                        "%s: not F32 [K] with a " TOKENS " of I64 [1] beside it", sums->name);
     CVQ_TRY(append(c, sums->name, name_length, sums->dims[0], err));
     cvq_channel_sums *s = &c->matrices[c->count - 1];
     s->tokens = cvq_load_le(tokens->data, 8);
@@ -164,8 +162,7 @@ static cvq_status read_all(cvq_calibration *c, const cvq_safetensors *file, cons
     }
     if (c->count == 0 || 2 * c->count != n)
         return cvq_fail(err, CVQ_FORMAT, path,
-                        "holds something else than pairs of " SUMS " and " TOKENS
-                        "; take a file that cvq-calibrate wrote");
+                        "holds something else than pairs of " SUMS " and " TOKENS);
     qsort(c->matrices, c->count, sizeof *c->matrices, by_name);
     return CVQ_OK;
 }
@@ -173,8 +170,11 @@ static cvq_status read_all(cvq_calibration *c, const cvq_safetensors *file, cons
 cvq_status cvq_calibration_read(cvq_calibration *out, const char *path, cvq_error *err) {
     cvq_calibration c = {0};
     cvq_safetensors *file = NULL;
-    CVQ_TRY(cvq_safetensors_open(&file, path, err));
-    cvq_status status = read_all(&c, file, path, err);
+    cvq_error problem = {0};
+    cvq_status status = cvq_safetensors_open(&file, path, &problem);
+    if (status == CVQ_OK) status = read_all(&c, file, path, &problem);
+    if (status != CVQ_OK)
+        (void)cvq_fail_advising(err, path, &problem, "; take a file that cvq-calibrate wrote");
     cvq_safetensors_close(file);
     if (status == CVQ_OK)
         *out = c;

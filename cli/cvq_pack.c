@@ -224,7 +224,8 @@ static cvq_status unpack(const arguments *args, cvq_error *err) {
     if (status == CVQ_OK) status = cvq_parts_read(&in, header, sizeof header, &got, err);
     if (status != CVQ_OK) goto done;
     if (got < sizeof header) {
-        status = cvq_fail(err, CVQ_FORMAT, path, "is too short to be a packed or a .cvq file");
+        status = cvq_fail(err, CVQ_FORMAT, path,
+                          "is too short to be a packed or a .cvq file; fetch it again");
         goto done;
     }
     packed = !cvq_is_model_file(header, got);

@@ -170,15 +170,22 @@ done:
     return status;
 }
 
+/* " and 3 more ranges", or nothing. */
+static const char *and_more(char text[64], size_t n, const char *of_what) {
+    text[0] = 0;
+    if (n > 0) snprintf(text, 64, " and %zu more %s%s", n, of_what, n == 1 ? "" : "s");
+    return text;
+}
+
 int info_say_damage(const info_arguments *args, const info_file *f, const info_damage *d) {
     const info_range *first = &d->ranges[0];
     cvq_error err = {0};
-    char more[64] = "";
-    if (d->count > 1) snprintf(more, sizeof more, " and %zu more ranges", d->count - 1);
+    char more[64];
     cvq_fail(&err, CVQ_MISMATCH, f->path,
              "%s: bytes %" PRIu64 " to %" PRIu64 "%s are damaged; fetch the file again, or only "
              "what --bad-ranges lists, or --repair it from a second copy",
-             first->owner, first->offset, first->offset + first->size - 1, more);
+             first->owner, first->offset, first->offset + first->size - 1,
+             and_more(more, d->count - 1, "range"));
     return cvq_say_error(args->common.command, &err);
 }
 
@@ -236,6 +243,16 @@ static void repair_unit(void *context, size_t index, int thread) {
     if (err.code != CVQ_OK && !atomic_exchange(&r->failed, true)) r->error = err;
 }
 
+/* Nothing says what the file should be. */
+static cvq_status no_head(const info_arguments *args, const cvq_error *problem, cvq_error *err) {
+    if (problem->code != CVQ_MISMATCH && problem->code != CVQ_FORMAT)
+        return cvq_fail(err, problem->code, problem->where, "%s", problem->message);
+    return cvq_fail(err, problem->code, args->common.operands[0],
+                    "its head is damaged, and that of %s, too; give the manifest, which has their "
+                    "hashes, with --manifest",
+                    args->repair);
+}
+
 /* What the file should be: by the manifest, else by whichever of the two has a whole head. */
 static cvq_status repair_open(const info_arguments *args, repair *r, cvq_error *err) {
     cvq_error unreadable = {0};
@@ -251,8 +268,7 @@ static cvq_status repair_open(const info_arguments *args, repair *r, cvq_error *
     } else {
         unreadable = (cvq_error){0};
         if (info_file_open(&first, &r->damaged, &unreadable) != CVQ_OK) {
-            if (!r->copy.reader)
-                return cvq_fail(err, unreadable.code, unreadable.where, "%s", unreadable.message);
+            if (!r->copy.reader) return no_head(args, &unreadable, err);
             CVQ_TRY(cvq_file_map_open(&r->damaged.raw, args->common.operands[0], err));
         }
         r->reference = r->damaged.reader ? r->damaged.reader : r->copy.reader;
@@ -269,6 +285,7 @@ static cvq_status repair_open(const info_arguments *args, repair *r, cvq_error *
 /* What neither file has. */
 static cvq_status repair_result(const repair *r, cvq_error *err) {
     const cvq_extent *first = NULL;
+    char more[64];
     size_t missing = 0;
     for (size_t i = 0; i < r->extents->count; i++) {
         if (r->fate[i] != REPAIR_MISSING) continue;
@@ -277,10 +294,10 @@ static cvq_status repair_result(const repair *r, cvq_error *err) {
     if (missing == 0) return CVQ_OK;
     const info_file *names = r->damaged.has_manifest || r->damaged.reader ? &r->damaged : &r->copy;
     return cvq_fail(err, CVQ_MISMATCH, r->damaged.path,
-                    "%s: bytes %" PRIu64 " to %" PRIu64 " and %zu more chunks are damaged in "
-                    "both files; a third copy is needed",
+                    "%s: bytes %" PRIu64 " to %" PRIu64 "%s are damaged in both files; a third "
+                    "copy is needed: repair the better one from that first",
                     owner_name(names, first->owner), first->offset, first->offset + first->size - 1,
-                    missing - 1);
+                    and_more(more, missing - 1, "chunk"));
 }
 
 static cvq_status repair_write(const info_arguments *args, repair *r, cvq_output *out,
@@ -315,6 +332,13 @@ static void say_repaired(const info_arguments *args, const repair *r, const char
     char human[32];
     for (size_t i = 0; i < r->extents->count; i++)
         if (r->fate[i] == REPAIR_TAKEN) bytes += r->extents->items[i].size;
+    if (r->reference && r->reference == r->copy.reader) {
+        bytes += r->extents->start;
+        cvq_say_note(&args->common,
+                     "the head of %s is damaged, so that of %s said what the file should be; "
+                     "--manifest would be surer",
+                     r->damaged.path, args->repair);
+    }
     const uint8_t *id =
         r->damaged.has_manifest ? r->damaged.manifest.id : cvq_reader_id(r->reference);
     if (args->common.quiet) return;

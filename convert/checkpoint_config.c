@@ -144,9 +144,8 @@ static cvq_status check_unquantized(const cJSON *root, const char *where, cvq_er
     const cJSON *c = cJSON_GetObjectItemCaseSensitive(root, "quantization_config");
     if (!c || cJSON_IsNull(c)) return CVQ_OK;
     return cvq_fail(err, CVQ_UNSUPPORTED, where,
-                    "\"quantization_config\": this checkpoint is quantized already; convert the "
-                    "one without -int4 in its name, zai-org/cogvlm2-llama3-chat-19B or "
-                    "zai-org/cogvlm2-llama3-chinese-chat-19B");
+                    "\"quantization_config\": this checkpoint is quantized already; take the one "
+                    "without -int4 in its name");
 }
 
 /* Keys that the released class does not have but that others write; harmless at the values that the

@@ -31,20 +31,33 @@ static cvq_status copy_text(char **out, const char *text, cvq_error *err) {
 
 /* ---------------------------------------------------------------- checkpoints */
 
+/* What is wrong with one of its files, and what to do about that. */
+static cvq_status refuse(const cvq_error *problem, cvq_error *err) {
+    const char *advice = "; download it again";
+    if (problem->code == CVQ_UNSUPPORTED)
+        advice = "; convert zai-org/cogvlm2-llama3-chat-19B or "
+                 "zai-org/cogvlm2-llama3-chinese-chat-19B as they are published";
+    if (problem->code == CVQ_NOT_FOUND)
+        advice = "; a checkpoint is the folder of config.json, tokenizer.json and all of its "
+                 "safetensors files";
+    return cvq_fail_advising(err, problem->where, problem, advice);
+}
+
 cvq_status cvq_checkpoint_open(cvq_checkpoint **out, const char *dir, cvq_error *err) {
     void *p = NULL;
     CVQ_TRY(cvq_alloc(&p, 1, sizeof(cvq_checkpoint), "checkpoint", err));
     cvq_checkpoint *c = p;
-    cvq_status status = copy_text(&c->dir, dir, err);
-    if (status == CVQ_OK) status = cvq_checkpoint_config_read(&c->config, dir, err);
+    cvq_error problem = {0};
+    cvq_status status = copy_text(&c->dir, dir, &problem);
+    if (status == CVQ_OK) status = cvq_checkpoint_config_read(&c->config, dir, &problem);
     if (status == CVQ_OK) {
-        status = cvq_generation_config_read(&c->generation, &c->config, dir, err);
+        status = cvq_generation_config_read(&c->generation, &c->config, dir, &problem);
     }
-    if (status == CVQ_OK) status = cvq_safetensors_open(&c->tensors, dir, err);
-    if (status == CVQ_OK) status = cvq_tensor_map_open(&c->map, c->tensors, &c->config, err);
+    if (status == CVQ_OK) status = cvq_safetensors_open(&c->tensors, dir, &problem);
+    if (status == CVQ_OK) status = cvq_tensor_map_open(&c->map, c->tensors, &c->config, &problem);
     if (status != CVQ_OK) {
         cvq_checkpoint_close(c);
-        return status;
+        return refuse(&problem, err);
     }
     *out = c;
     return CVQ_OK;
@@ -182,9 +195,10 @@ static cvq_status set_revision(cvq_metadata *m, const char *revision, cvq_error 
 static cvq_status import_tokenizer(cvq_buffer *table, const cvq_checkpoint *c, cvq_error *err) {
     char *path = NULL;
     CVQ_TRY(cvq_path_join(&path, c->dir, "tokenizer.json", err));
-    cvq_status status = cvq_tokenizer_import(table, path, c->config.vocab_size, err);
+    cvq_error problem = {0};
+    const cvq_status status = cvq_tokenizer_import(table, path, c->config.vocab_size, &problem);
     free(path);
-    return status;
+    return status == CVQ_OK ? CVQ_OK : refuse(&problem, err);
 }
 
 /* Of a fresh conversion, but for the hashes of the files that hold the weights. */

@@ -33,9 +33,8 @@ static cvq_status refuse_quantized(const cvq_safetensors *s, cvq_error *err) {
         const char *name = cvq_safetensors_at(s, i)->name;
         if (!is_quantizer_name(name)) continue;
         return cvq_fail(err, CVQ_UNSUPPORTED, name,
-                        "this checkpoint is quantized already (bitsandbytes); convert the one "
-                        "without -int4 in its name, zai-org/cogvlm2-llama3-chat-19B or "
-                        "zai-org/cogvlm2-llama3-chinese-chat-19B");
+                        "this checkpoint is quantized already (bitsandbytes); take the one "
+                        "without -int4 in its name");
     }
     return CVQ_OK;
 }

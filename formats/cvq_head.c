@@ -173,8 +173,10 @@ cvq_status cvq_head_decode(cvq_head *head, const uint8_t *data, uint64_t size, c
     CVQ_TRY(cvq_head_hash(data, head->head_size, hash, err));
     if (memcmp(hash, head->id, sizeof hash) != 0)
         return cvq_fail(err, CVQ_MISMATCH, where,
-                        "the head (bytes 0 to %llu) does not match its SHA-256" CVQ_DAMAGED,
-                        ULL(head->head_size));
+                        "the head (bytes 0 to %llu) does not match its SHA-256; the file is "
+                        "damaged: fetch it again, or mend it with cvq-info --repair from a second "
+                        "copy",
+                        ULL(head->head_size - 1));
     uint64_t end = CVQ_HEADER_BYTES;
     for (unsigned i = 0; i < CVQ_SECTIONS; i++)
         CVQ_TRY(check_section(head, data, i, &end, where, err));

@@ -72,8 +72,8 @@ cvq_status cvq_config_decode(cvq_model_config *config, const uint8_t *bytes, uin
         memcpy((char *)&c + config_fields[i], &v, 4);
     }
     cvq_error problem = {0};
-    const cvq_status status = cvq_model_config_check(&c, where, &problem);
-    if (status != CVQ_OK) return cvq_fail(err, status, where, "%s" CVQ_DAMAGED, problem.message);
+    if (cvq_model_config_check(&c, where, &problem) != CVQ_OK)
+        return cvq_fail_advising(err, where, &problem, CVQ_DAMAGED);
     for (uint32_t i = c.num_eos; i < CVQ_MAX_EOS; i++) {
         if (c.eos_ids[i] != 0) return BAD("config: unused eos id %u is not 0" CVQ_DAMAGED, i);
     }

@@ -293,11 +293,14 @@ static cvq_status parse_all(parser *p, const cJSON *root) {
 cvq_status cvq_manifest_parse(cvq_manifest *m, const char *text, size_t size, const char *where,
                               cvq_error *err) {
     *m = (cvq_manifest){0};
-    parser p = {.m = m, .where = where, .err = err};
-    cvq_status status = cvq_json_parse(&m->json, text, size, where, err);
+    cvq_error problem = {0};
+    parser p = {.m = m, .where = where, .err = &problem};
+    cvq_status status = cvq_json_parse(&m->json, text, size, where, &problem);
     if (status == CVQ_OK) status = parse_all(&p, m->json);
-    if (status != CVQ_OK) cvq_manifest_free(m);
-    return status;
+    if (status == CVQ_OK) return CVQ_OK;
+    cvq_manifest_free(m);
+    return cvq_fail_advising(err, where, &problem,
+                             status == CVQ_FORMAT ? "; fetch the manifest again" : "");
 }
 
 void cvq_manifest_free(cvq_manifest *m) {

@@ -102,7 +102,8 @@ static cvq_status parse_signature(parsed_signature *s, const char *text, size_t 
              (s->first.algorithm[1] == 'D' || s->first.algorithm[1] == 'd');
     }
     if (ok) return CVQ_OK;
-    return cvq_fail(err, CVQ_FORMAT, where, "its .minisig is not a signature of minisign");
+    return cvq_fail(err, CVQ_FORMAT, where,
+                    "its .minisig is not a signature of minisign; fetch it again");
 }
 
 static bool matches(const public_key *key, const parsed_signature *s, const void *data,

@@ -241,7 +241,8 @@ cvq_status cvq_packed_header(const uint8_t *header, uint64_t *file_size, uint8_t
                              const char *where, cvq_error *err) {
     cvq_cursor c = cvq_cursor_make(header, CVQ_PACKED_HEADER_BYTES);
     if (memcmp(cvq_cursor_bytes(&c, sizeof magic), magic, sizeof magic) != 0)
-        return cvq_fail(err, CVQ_FORMAT, where, "is not a file that cvq-pack made");
+        return cvq_fail(err, CVQ_FORMAT, where,
+                        "is neither a file that cvq-pack made nor its first part");
     const uint32_t version = cvq_cursor_u32(&c), piece_bytes = cvq_cursor_u32(&c);
     if (version != VERSION || piece_bytes != PIECE)
         return cvq_fail(err, CVQ_UNSUPPORTED, where,

@@ -148,8 +148,8 @@ static cvq_status parse_offsets(cvq_st_tensor *t, const cJSON *entry, uint64_t d
     }
     if (end > data_size) {
         return cvq_fail(err, CVQ_FORMAT, path,
-                        "tensor %s ends %llu bytes behind the end of the file: download it again",
-                        t->name, (unsigned long long)(end - data_size));
+                        "tensor %s ends %llu bytes behind the end of the file", t->name,
+                        (unsigned long long)(end - data_size));
     }
     t->offset = data_start + begin;
     return CVQ_OK;
@@ -194,22 +194,19 @@ static cvq_status check_coverage(const cvq_st_tensor *t, size_t n, uint64_t data
     uint64_t at = data_start;
     for (size_t i = 0; i < n; i++) {
         if (t[i].offset > at) {
-            return cvq_fail(
-                err, CVQ_FORMAT, path,
-                "%llu bytes between %s and tensor %s belong to no tensor: download it again",
-                (unsigned long long)(t[i].offset - at), i ? t[i - 1].name : "the header",
-                t[i].name);
+            return cvq_fail(err, CVQ_FORMAT, path,
+                            "%llu bytes between %s and tensor %s belong to no tensor",
+                            (unsigned long long)(t[i].offset - at),
+                            i ? t[i - 1].name : "the header", t[i].name);
         }
         if (t[i].offset < at) {
-            return cvq_fail(err, CVQ_FORMAT, path,
-                            "tensors %s and %s overlap by %llu bytes: download it again",
+            return cvq_fail(err, CVQ_FORMAT, path, "tensors %s and %s overlap by %llu bytes",
                             t[i - 1].name, t[i].name, (unsigned long long)(at - t[i].offset));
         }
         at += t[i].size;
     }
     if (at != file_size) {
-        return cvq_fail(err, CVQ_FORMAT, path,
-                        "%llu bytes behind %s belong to no tensor: download it again",
+        return cvq_fail(err, CVQ_FORMAT, path, "%llu bytes behind %s belong to no tensor",
                         (unsigned long long)(file_size - at), n ? t[n - 1].name : "the header");
     }
     return CVQ_OK;
@@ -220,26 +217,22 @@ static cvq_status read_header(cJSON **out, const st_file *f, uint64_t *data_star
     cvq_cursor c = cvq_cursor_make(f->map.data, (size_t)f->map.size);
     uint64_t length = cvq_cursor_u64(&c);
     if (c.failed) {
-        return cvq_fail(err, CVQ_FORMAT, f->path,
-                        "only %llu bytes: not a safetensors file; download it again",
+        return cvq_fail(err, CVQ_FORMAT, f->path, "only %llu bytes: not a safetensors file",
                         (unsigned long long)f->map.size);
     }
     if (length > MAX_HEADER) {
         return cvq_fail(err, CVQ_FORMAT, f->path,
-                        "a header of %llu bytes, more than the %u allowed: not a safetensors file; "
-                        "download it again",
+                        "a header of %llu bytes, more than the %u allowed: not a safetensors file",
                         (unsigned long long)length, MAX_HEADER);
     }
     const uint8_t *text = cvq_cursor_bytes(&c, (size_t)length);
     if (!text) {
-        return cvq_fail(
-            err, CVQ_FORMAT, f->path,
-            "its header of %llu bytes ends behind the end of the file: download it again",
-            (unsigned long long)length);
+        return cvq_fail(err, CVQ_FORMAT, f->path,
+                        "its header of %llu bytes ends behind the end of the file",
+                        (unsigned long long)length);
     }
     if (length == 0 || text[0] != '{') {
-        return cvq_fail(err, CVQ_FORMAT, f->path,
-                        "its header does not begin with '{': download it again");
+        return cvq_fail(err, CVQ_FORMAT, f->path, "its header does not begin with '{'");
     }
     *data_start = 8 + length;
     return cvq_json_parse(out, (const char *)text, (size_t)length, f->path, err);
@@ -460,8 +453,7 @@ static cvq_status open_directory(cvq_safetensors *s, const char *dir, cvq_error 
         status = open_single(s, path, err);
     else if (status == CVQ_OK)
         status = cvq_fail(err, CVQ_NOT_FOUND, dir,
-                          "neither " INDEX_NAME " nor " SINGLE_NAME
-                          " is there: not a downloaded checkpoint");
+                          "neither " INDEX_NAME " nor " SINGLE_NAME " is there");
     free(path);
     return status;
 }

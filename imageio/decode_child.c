@@ -202,17 +202,21 @@ static cvq_status judge(const report *r, const ending *e, const cvq_picture_stre
     if (e->overdue || (killed && WTERMSIG(e->status) == SIGXCPU))
         return cvq_fail(err, CVQ_FORMAT, path,
                         "decoding was stopped after %u seconds: the file is made to take long, or "
-                        "the limit is too low for it",
+                        "the limit is too low for it" CVQ_SAVE_ANEW,
                         max_seconds);
     if (killed && WTERMSIG(e->status) == SIGKILL)
-        return cvq_fail(err, CVQ_OUT_OF_MEMORY, path,
-                        "the decoder was killed; most likely the machine ran out of memory");
+        return cvq_fail(
+            err, CVQ_OUT_OF_MEMORY, path,
+            "the decoder was killed; most likely the machine ran out of memory: make the "
+            "picture smaller or end other programs");
     if (killed)
-        return cvq_fail(err, CVQ_FORMAT, path,
-                        "the decoder crashed on it (signal %d): a damaged or a hostile file",
-                        WTERMSIG(e->status));
+        return cvq_fail(
+            err, CVQ_FORMAT, path,
+            "the decoder crashed on it (signal %d): a damaged or a hostile file" CVQ_SAVE_ANEW,
+            WTERMSIG(e->status));
     if (e->known && (!WIFEXITED(e->status) || WEXITSTATUS(e->status) != 0))
-        return cvq_fail(err, CVQ_FORMAT, path, "the decoder gave up on it: a damaged file");
+        return cvq_fail(err, CVQ_FORMAT, path,
+                        "the decoder gave up on it: a damaged file" CVQ_SAVE_ANEW);
     if (r->finished == REFUSED) {
         char reason[sizeof r->reason] = "no reason given"; /* untrusted: printable ASCII alone */
         for (size_t i = 0; i + 1 < sizeof reason && r->reason[i]; i++) {
@@ -220,10 +224,12 @@ static cvq_status judge(const report *r, const ending *e, const cvq_picture_stre
             reason[i + 1] = 0;
         }
         if (strcmp(reason, "outofmem") == 0)
-            return cvq_fail(err, CVQ_FORMAT, path,
-                            "a damaged file: it holds more data than %zu x %zu pixels need",
-                            stream->width, stream->height);
-        return cvq_fail(err, CVQ_FORMAT, path, "a damaged file: it cannot be decoded (%s)", reason);
+            return cvq_fail(
+                err, CVQ_FORMAT, path,
+                "a damaged file: it holds more data than %zu x %zu pixels need" CVQ_SAVE_ANEW,
+                stream->width, stream->height);
+        return cvq_fail(err, CVQ_FORMAT, path,
+                        "a damaged file: it cannot be decoded (%s)" CVQ_SAVE_ANEW, reason);
     }
     const uint64_t bytes = (uint64_t)stream->width * stream->height * 3;
     if (r->finished != DECODED || r->width < 1 || r->height < 1 ||

@@ -60,12 +60,14 @@ typedef struct jpeg_walk {
 } jpeg_walk;
 
 static cvq_status damaged(const jpeg_walk *w, const char *what, cvq_error *err) {
-    return cvq_fail(err, CVQ_FORMAT, w->path, "a damaged JPEG: %s (before byte %zu)", what, w->at);
+    return cvq_fail(err, CVQ_FORMAT, w->path, "a damaged JPEG: %s (before byte %zu)" CVQ_SAVE_ANEW,
+                    what, w->at);
 }
 
 static cvq_status truncated(const jpeg_walk *w, cvq_error *err) {
     return cvq_fail(err, CVQ_FORMAT, w->path,
-                    "a truncated JPEG: it ends at byte %zu, before its end marker", w->size);
+                    "a truncated JPEG: it ends at byte %zu, before its end marker" CVQ_SAVE_ANEW,
+                    w->size);
 }
 
 /* A segment is marker, length (which counts itself), payload. */

@@ -18,6 +18,9 @@
 #define CVQ_PICTURE_SIDE_LIMIT 65535u
 #define CVQ_PICTURE_FILE_LIMIT ((size_t)256 << 20)
 
+/* What to do about a damaged picture, or one that a careless program wrote. */
+#define CVQ_SAVE_ANEW "; fetch it again, or save it anew: `convert in out.png` (ImageMagick)"
+
 typedef enum cvq_picture_kind { CVQ_PICTURE_PNG, CVQ_PICTURE_JPEG } cvq_picture_kind;
 
 /* PNG or JPEG; everything else is refused by its name and with the command that converts it. */

@@ -44,12 +44,13 @@ static cvq_status parse_header(png_header *h, const uint8_t *p, size_t max_pixel
     h->color = p[9];
     h->interlaced = p[12] == 1;
     if (p[9] > RGB_ALPHA || p[8] > 16 || !(depths_of[p[9]] >> p[8] & 1))
-        return cvq_fail(err, CVQ_FORMAT, path, "PNG colour type %u with %u bits does not exist",
-                        p[9], p[8]);
-    if (p[10] != 0 || p[11] != 0 || p[12] > 1)
         return cvq_fail(err, CVQ_FORMAT, path,
-                        "unknown PNG compression, filter or interlace method (%u, %u, %u)", p[10],
-                        p[11], p[12]);
+                        "PNG colour type %u with %u bits does not exist" CVQ_SAVE_ANEW, p[9], p[8]);
+    if (p[10] != 0 || p[11] != 0 || p[12] > 1)
+        return cvq_fail(
+            err, CVQ_FORMAT, path,
+            "unknown PNG compression, filter or interlace method (%u, %u, %u)" CVQ_SAVE_ANEW, p[10],
+            p[11], p[12]);
     h->channels = channels_of[p[9]];
     return cvq_picture_check_size(h->width, h->height, max_pixels, path, err);
 }
@@ -109,28 +110,31 @@ static cvq_status take_chunk(png_walk *w, const uint8_t *type, const uint8_t *da
     if (memcmp(type, "IDAT", 4) != 0 && w->idat.size > 0) w->idat_closed = true;
     if (memcmp(type, "IHDR", 4) == 0) {
         if (w->ihdr || size != IHDR_BYTES)
-            return cvq_fail(err, CVQ_FORMAT, path, "a PNG with a second or misshapen IHDR");
+            return cvq_fail(err, CVQ_FORMAT, path,
+                            "a PNG with a second or misshapen IHDR" CVQ_SAVE_ANEW);
         w->ihdr = data;
     } else if (!w->ihdr) {
         if (memcmp(type, "CgBI", 4) == 0)
             return cvq_fail(err, CVQ_UNSUPPORTED, path,
                             "an iPhone's own kind of PNG (CgBI); convert it: `xcrun pngcrush "
                             "-revert-iphone-optimizations in.png out.png`");
-        return cvq_fail(err, CVQ_FORMAT, path, "a PNG that does not begin with IHDR");
+        return cvq_fail(err, CVQ_FORMAT, path, "a PNG that does not begin with IHDR" CVQ_SAVE_ANEW);
     } else if (memcmp(type, "PLTE", 4) == 0) {
         if (w->palette || w->idat.size > 0 || size == 0 || size % 3 != 0 || size > PALETTE_BYTES)
-            return cvq_fail(err, CVQ_FORMAT, path, "a PNG with a misplaced or misshapen palette");
+            return cvq_fail(err, CVQ_FORMAT, path,
+                            "a PNG with a misplaced or misshapen palette" CVQ_SAVE_ANEW);
         w->palette = data;
         w->palette_bytes = size;
     } else if (memcmp(type, "IDAT", 4) == 0) {
         if (w->idat_closed)
-            return cvq_fail(err, CVQ_FORMAT, path, "a PNG whose IDAT chunks are not in one run");
+            return cvq_fail(err, CVQ_FORMAT, path,
+                            "a PNG whose IDAT chunks are not in one run" CVQ_SAVE_ANEW);
         return cvq_buffer_append(&w->idat, data, size, err);
     } else if (memcmp(type, "IEND", 4) == 0) {
         w->ended = true;
     } else if (!(type[0] & 0x20)) { /* a capital first letter: needed to understand the picture */
         return cvq_fail(err, CVQ_UNSUPPORTED, path,
-                        "a PNG with a required chunk of an unknown type (0x%08x)",
+                        "a PNG with a required chunk of an unknown type (0x%08x)" CVQ_SAVE_ANEW,
                         cvq_load_be32(type));
     }
     return CVQ_OK;
@@ -146,13 +150,15 @@ static cvq_status walk_chunks(png_walk *w, const uint8_t *data, size_t size, con
         if (size - at >= CHUNK_BYTES) length = cvq_load_be32(data + at);
         if (size - at < CHUNK_BYTES || length > size - at - CHUNK_BYTES)
             return cvq_fail(err, CVQ_FORMAT, path,
-                            "a truncated PNG: it ends at byte %zu, inside a chunk", size);
+                            "a truncated PNG: it ends at byte %zu, inside a chunk" CVQ_SAVE_ANEW,
+                            size);
         const uint8_t *type = data + at + 4;
         /* As in libpng, damage to what only decorates does not spoil the picture. */
         if (!(type[0] & 0x20) &&
             crc32_of(table, type, (size_t)length + 4) != cvq_load_be32(type + 4 + length))
-            return cvq_fail(err, CVQ_FORMAT, path,
-                            "a damaged PNG: the checksum of the chunk at byte %zu is wrong", at);
+            return cvq_fail(
+                err, CVQ_FORMAT, path,
+                "a damaged PNG: the checksum of the chunk at byte %zu is wrong" CVQ_SAVE_ANEW, at);
         CVQ_TRY(take_chunk(w, type, type + 4, length, path, err));
         at += CHUNK_BYTES + (size_t)length;
     }
@@ -168,11 +174,12 @@ cvq_status cvq_png_stream(cvq_picture_stream *stream, const uint8_t *data, size_
     if (status == CVQ_OK) status = parse_header(&h, w.ihdr, max_pixels, path, err);
     if (status != CVQ_OK) goto done;
     if (w.idat.size == 0) {
-        status = cvq_fail(err, CVQ_FORMAT, path, "a PNG without pixels (IDAT)");
+        status = cvq_fail(err, CVQ_FORMAT, path, "a PNG without pixels (IDAT)" CVQ_SAVE_ANEW);
         goto done;
     }
     if (h.color == PALETTE && !w.palette) {
-        status = cvq_fail(err, CVQ_FORMAT, path, "a PNG with palette colours but no palette");
+        status = cvq_fail(err, CVQ_FORMAT, path,
+                          "a PNG with palette colours but no palette" CVQ_SAVE_ANEW);
         goto done;
     }
     status = cvq_buffer_append(out, data, SIGNATURE_BYTES, err);

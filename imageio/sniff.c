@@ -51,7 +51,7 @@ static bool begins(const uint8_t *data, size_t size, size_t offset, const char *
 
 cvq_status cvq_picture_sniff(cvq_picture_kind *kind, const uint8_t *data, size_t size,
                              const char *path, cvq_error *err) {
-    if (size == 0) return cvq_fail(err, CVQ_FORMAT, path, "the file is empty");
+    if (size == 0) return cvq_fail(err, CVQ_FORMAT, path, "the file is empty; fetch it again");
     if (begins(data, size, BYTES(0, "\x89PNG\r\n\x1a\n"))) {
         *kind = CVQ_PICTURE_PNG;
         return CVQ_OK;
@@ -75,13 +75,16 @@ cvq_status cvq_picture_sniff(cvq_picture_kind *kind, const uint8_t *data, size_t
                         "a PNM picture; only PNG and JPEG are read. Convert it: %s",
                         WITH_IMAGEMAGICK("ppm"));
     return cvq_fail(err, CVQ_UNSUPPORTED, path,
-                    "neither a PNG nor a JPEG picture (it begins with byte 0x%02x)", data[0]);
+                    "neither a PNG nor a JPEG picture (it begins with byte 0x%02x); convert it to "
+                    "PNG",
+                    data[0]);
 }
 
 cvq_status cvq_picture_check_size(uint32_t width, uint32_t height, size_t max_pixels,
                                   const char *path, cvq_error *err) {
     if (width == 0 || height == 0)
-        return cvq_fail(err, CVQ_FORMAT, path, "a picture of %u x %u pixels", width, height);
+        return cvq_fail(err, CVQ_FORMAT, path, "a picture of %u x %u pixels" CVQ_SAVE_ANEW, width,
+                        height);
     if (width > CVQ_PICTURE_SIDE_LIMIT || height > CVQ_PICTURE_SIDE_LIMIT ||
         (uint64_t)width * height > max_pixels)
         return cvq_fail(err, CVQ_UNSUPPORTED, path,

@@ -41,11 +41,10 @@ static cvq_status view_of(cvq_moment_view *view, const cvq_safetensors *file,
         !is_list(correlation, CVQ_ST_F16, cvq_moment_values(cols)))
         return cvq_fail(err, CVQ_FORMAT, spec->name,
                         "does not have .count, .sum_sq and .correlation as this model's matrix "
-                        "needs them; take what cvq-calibrate --second-moments wrote for it");
+                        "needs them");
     const uint64_t tokens = cvq_load_le(count->data, 8);
     *view = (cvq_moment_view){tokens, tokens < enough, sums->data, correlation->data};
-    if (view->tokens > INT64_MAX)
-        return cvq_fail(err, CVQ_FORMAT, count->name, "is negative; calibrate again");
+    if (view->tokens > INT64_MAX) return cvq_fail(err, CVQ_FORMAT, count->name, "is negative");
     return CVQ_OK;
 }
 
@@ -63,8 +62,7 @@ static cvq_status read_views(cvq_second_moments_file *f, const cvq_model_config 
     }
     if (found == cvq_safetensors_count(f->file)) return CVQ_OK;
     return cvq_fail(err, CVQ_FORMAT, cvq_safetensors_file_name(f->file, 0),
-                    "holds something that belongs to no matrix of this model; take what "
-                    "cvq-calibrate --second-moments wrote for it");
+                    "holds something that belongs to no matrix of this model");
 }
 
 cvq_status cvq_second_moments_file_open(cvq_second_moments_file **out, const char *path,
@@ -73,14 +71,14 @@ cvq_status cvq_second_moments_file_open(cvq_second_moments_file **out, const cha
     CVQ_TRY(cvq_alloc(&memory, 1, sizeof **out, path, err));
     cvq_second_moments_file *f = memory;
     f->count = cvq_model_tensor_count(config);
-    cvq_status status = cvq_safetensors_open(&f->file, path, err);
-    if (status == CVQ_OK) status = cvq_alloc(&views, f->count, sizeof *f->views, path, err);
-    f->views = views;
     cvq_error problem = {0};
-    if (status == CVQ_OK) {
-        status = read_views(f, config, &problem);
-        if (status != CVQ_OK) status = cvq_fail_within(err, path, &problem);
-    }
+    cvq_status status = cvq_safetensors_open(&f->file, path, &problem);
+    if (status == CVQ_OK) status = cvq_alloc(&views, f->count, sizeof *f->views, path, &problem);
+    f->views = views;
+    if (status == CVQ_OK) status = read_views(f, config, &problem);
+    if (status != CVQ_OK)
+        (void)cvq_fail_advising(err, path, &problem,
+                                "; take what cvq-calibrate --second-moments wrote for this model");
     if (status == CVQ_OK) status = cvq_calibration_hash(f->file, f->hash, err);
     if (status == CVQ_OK)
         *out = f;

@@ -19,6 +19,7 @@ struct cvq_importance {
     uint8_t hash[CVQ_HASH_BYTES];
 };
 
+#define ADVICE "; take a file that cvq-calibrate wrote for this model"
 #define SUFFIX_MAX 8 /* ".sum_sq" with its NUL */
 
 static const cvq_st_tensor *find(const cvq_safetensors *file, const char *tensor,
@@ -33,14 +34,12 @@ static cvq_status read_mean(float **out, const cvq_tensor_spec *spec, const cvq_
                             const cvq_st_tensor *tokens, cvq_error *err) {
     if (sum->dtype != CVQ_ST_F32 || sum->ndim != 1 || sum->dims[0] != spec->cols)
         return cvq_fail(err, CVQ_FORMAT, sum->name,
-                        "must be F32 [%llu], as this model's matrix has that many inputs; "
-                        "calibrate with this model",
+                        "must be F32 [%llu], as this model's matrix has that many inputs",
                         (unsigned long long)spec->cols);
     if (tokens->dtype != CVQ_ST_I64 || tokens->ndim != 1 || tokens->dims[0] != 1)
-        return cvq_fail(err, CVQ_FORMAT, tokens->name, "must be I64 [1]; calibrate again");
+        return cvq_fail(err, CVQ_FORMAT, tokens->name, "must be I64 [1]");
     const uint64_t count = cvq_load_le(tokens->data, 8);
-    if (count > INT64_MAX)
-        return cvq_fail(err, CVQ_FORMAT, tokens->name, "is negative; calibrate again");
+    if (count > INT64_MAX) return cvq_fail(err, CVQ_FORMAT, tokens->name, "is negative");
     void *memory = NULL;
     CVQ_TRY(cvq_alloc(&memory, spec->cols, sizeof(float), sum->name, err));
     float *mean = memory;
@@ -48,8 +47,7 @@ static cvq_status read_mean(float **out, const cvq_tensor_spec *spec, const cvq_
         const float v = cvq_bits_f32((uint32_t)cvq_load_le(sum->data + 4 * k, 4));
         if (!(v >= 0.0f && v <= 0x1.fffffep127f)) {
             free(mean);
-            return cvq_fail(err, CVQ_FORMAT, sum->name,
-                            "value %llu is negative or not finite; calibrate again",
+            return cvq_fail(err, CVQ_FORMAT, sum->name, "value %llu is negative or not finite",
                             (unsigned long long)k);
         }
         mean[k] = count ? (float)((double)v / (double)count) : 0.0f;
@@ -75,10 +73,7 @@ static cvq_status name_stranger(const cvq_safetensors *file, const cvq_model_con
             known = spec.role == CVQ_ROLE_MATRIX && strncmp(name, spec.name, length) == 0 &&
                     (strcmp(name + length, ".sum_sq") == 0 || strcmp(name + length, ".count") == 0);
         }
-        if (!known)
-            return cvq_fail(err, CVQ_FORMAT, name,
-                            "belongs to no matrix of this model; take the file that cvq-calibrate "
-                            "made for it");
+        if (!known) return cvq_fail(err, CVQ_FORMAT, name, "belongs to no matrix of this model");
     }
     return cvq_fail(err, CVQ_INTERNAL, "importance", "tensors miscounted");
 }
@@ -101,8 +96,7 @@ static cvq_status read_all(cvq_importance *out, const cvq_safetensors *file,
         const cvq_st_tensor *tokens = find(file, spec.name, ".count");
         if (!sum && !tokens) continue;
         if (!sum || !tokens)
-            return cvq_fail(err, CVQ_FORMAT, spec.name,
-                            "has only one of .sum_sq and .count; calibrate again");
+            return cvq_fail(err, CVQ_FORMAT, spec.name, "has only one of .sum_sq and .count");
         CVQ_TRY(read_mean(&out->mean[i], &spec, sum, tokens, err));
         if (!heeded(&spec)) {
             free(out->mean[i]);
@@ -116,7 +110,9 @@ static cvq_status read_all(cvq_importance *out, const cvq_safetensors *file,
 cvq_status cvq_importance_open(cvq_importance **out, const char *path,
                                const cvq_model_config *config, cvq_error *err) {
     cvq_safetensors *file = NULL;
-    CVQ_TRY(cvq_safetensors_open(&file, path, err));
+    cvq_error problem = {0};
+    if (cvq_safetensors_open(&file, path, &problem) != CVQ_OK)
+        return cvq_fail_advising(err, path, &problem, ADVICE);
     const size_t count = cvq_model_tensor_count(config);
     void *memory = NULL, *means = NULL;
     cvq_importance *imp = NULL;
@@ -127,9 +123,8 @@ cvq_status cvq_importance_open(cvq_importance **out, const char *path,
     if (status != CVQ_OK) goto done;
     imp->count = count;
     imp->mean = means;
-    cvq_error problem = {0};
     status = read_all(imp, file, config, &problem);
-    if (status != CVQ_OK) status = cvq_fail_within(err, path, &problem);
+    if (status != CVQ_OK) status = cvq_fail_advising(err, path, &problem, ADVICE);
     if (status == CVQ_OK) status = cvq_calibration_hash(file, imp->hash, err);
 done:
     cvq_safetensors_close(file);

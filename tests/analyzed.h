@@ -10,5 +10,7 @@ static inline cvq_status analyzed_failure(cvq_status status) {
 }
 #define cvq_fail(...) analyzed_failure(cvq_fail(__VA_ARGS__))
 #define cvq_fail_errno(...) analyzed_failure(cvq_fail_errno(__VA_ARGS__))
+#define cvq_fail_within(...) analyzed_failure(cvq_fail_within(__VA_ARGS__))
+#define cvq_fail_advising(...) analyzed_failure(cvq_fail_advising(__VA_ARGS__))
 
 #endif

@@ -5,49 +5,22 @@ cvq-test: native formats"""
 import json
 import os
 import re
-import shlex
 import shutil
 import struct
-import subprocess
 import sys
-import tempfile
 import zlib
 
-BIN = os.path.abspath(os.environ.get('CVQ_BIN', 'build/bin'))
-RUNNER = shlex.split(os.environ.get('CVQ_RUNNER', ''))
+import harness
+from harness import check, path, read, summary, working_folder, write
+
 SMALL = os.path.abspath('tests/checkpoints/small')
 PICTURE = os.path.abspath('models/pictures/number-13.png')
 JPEG = os.path.abspath('tests/pictures/photo420.jpg')
-passed = failed = rows = 0
-work = None
+rows = 0  # malformed files tried
 
 
-def check(name, good, explanation=''):
-    global passed, failed
-    passed, failed = passed + bool(good), failed + (not good)
-    if not good:
-        print(f'FAIL {name}: {explanation}', flush=True)
-
-
-def path(name):
-    return os.path.join(work, name)
-
-
-def read(name):
-    with open(path(name), 'rb') as f:
-        return f.read()
-
-
-def write(name, data):
-    with open(path(name), 'wb') as f:
-        f.write(data if isinstance(data, bytes) else data.encode())
-    return name
-
-
-def run(*command):
-    p = subprocess.run([*RUNNER, os.path.join(BIN, command[0]), '--threads', '1', *command[1:]], cwd=work, stdin=subprocess.DEVNULL,
-                       stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=600)
-    return p.returncode, p.stdout, p.stderr.decode('utf-8', 'replace')
+def run(program, *args):
+    return harness.run(program, '--threads', '1', *args, text=True)
 
 
 def deep(n=100000):
@@ -177,24 +150,24 @@ def checkpoint_files():
         ('tokenizer.json', 'an id twice', vocabulary(vocab={**tokenizer['model']['vocab'], 'zzz': 1}), 'two pieces of model.vocab have id 1'),
         ('tokenizer.json', 'cut', json.dumps(tokenizer)[:-9], 'line 1, column 27009: the string does not end'),
         (shard, 'empty', b'', 'only 0 bytes: not a safetensors file; download it again'),
-        (shard, 'cut in its header', data[:100], 'its header of 1864 bytes ends behind the end of the file: download it again'),
-        (shard, 'cut in its last tensor', data[:-1], 'ends 1 bytes behind the end of the file: download it again'),
+        (shard, 'cut in its header', data[:100], 'its header of 1864 bytes ends behind the end of the file; download it again'),
+        (shard, 'cut in its last tensor', data[:-1], 'ends 1 bytes behind the end of the file; download it again'),
         (shard, 'a header of 2^63 bytes', struct.pack('<Q', 2**63) + data[8:],
          'a header of 9223372036854775808 bytes, more than the 100000000 allowed: not a safetensors'),
         (shard, 'a header of 2^40 bytes', struct.pack('<Q', 2**40) + data[8:],
          'a header of 1099511627776 bytes, more than the 100000000 allowed: not a safetensors file;'),
         (shard, 'a nested header', struct.pack('<Q', 2 * 10**5) + deep().encode() + data[8 + length:],
-         "its header does not begin with '{': download it again"),
+         "its header does not begin with '{'; download it again"),
         (shard, 'two tensors in one place', shaped(lambda h, k: h[k[1]].update(data_offsets=h[k[0]]['data_offsets'],
                                                                              shape=h[k[0]]['shape'], dtype=h[k[0]]['dtype'])),
-         'tensors lm_head.weight and model.embed_tokens.weight overlap by 262144 bytes: download it'),
+         'tensors lm_head.weight and model.embed_tokens.weight overlap by 262144 bytes; download it'),
         (shard, 'a tensor past the end', shaped(lambda h, k: h[k[-1]].update(data_offsets=[2**52, 2**52 + 8])),
          'its shape and dtype need 98304 bytes, its "data_offsets" span 8'),
         (shard, 'a shape of 2^64', shaped(lambda h, k: h[k[0]].update(shape=[2**32, 2**32])),
          'tensor lm_head.weight: its "shape" needs more than 2^63 bytes'),
         (shard, 'a type of its own', shaped(lambda h, k: h[k[0]].update(dtype='Q4_0')), 'tensor lm_head.weight has the unknown dtype "Q4_0"'),
         (shard, 'a tensor less', shaped(lambda h, k: h.pop(k[0])),
-         '262144 bytes between the header and tensor model.embed_tokens.weight belong to no tensor:'),
+         '262144 bytes between the header and tensor model.embed_tokens.weight belong to no tensor; download it again'),
         (shard, 'a byte behind', data + b'\0', '1 bytes behind'),
     ]
 
@@ -214,8 +187,8 @@ def packed_files():
         return good[:64] + struct.pack('<IIII', *fields) + good[80:]
     frame = bytes.fromhex('28b52ffd') + b'\xe0' + struct.pack('<Q', 2**40) + b'\x03\0\0\0'
     return [
-        ('empty', b'', 'is too short to be a packed or a .cvq file'),
-        ('cut in its header', good[:40], 'is too short to be a packed or a .cvq file'),
+        ('empty', b'', 'is too short to be a packed or a .cvq file; fetch it again'),
+        ('cut in its header', good[:40], 'is too short to be a packed or a .cvq file; fetch it again'),
         ('cut before its first piece', good[:64], 'ends too early'),
         ('cut in a piece\'s header', good[:70], 'ends too early'),
         ('cut in the middle', good[:len(good) // 2], 'ends too early'),
@@ -269,21 +242,21 @@ def text_files():
     sensitivity = ('cvq-quantize', '--target-size', '7M', '--sensitivity', 'bad', 'small.cvq', 'out')
     logits, imatrix = read('logits'), read('imatrix')
     return [
-        ('history', 'nesting of 100,000', deep(), history, 'line 1, column 65: nested more than 64 deep'),
+        ('history', 'nesting of 100,000', deep(), history, 'line 1, column 65: nested more than 64 deep; write [["question", "answer"], ...]'),
         ('history', 'no list', '{}', history, 'the history is not a list; write [["question", "answer"], ...]'),
-        ('history', 'a turn of one', '[["q"]]', history, 'turn 1 of the history is not a pair of texts; write ["question", "answer"]'),
+        ('history', 'a turn of one', '[["q"]]', history, 'turn 1 of the history is not a pair of texts; write [["question", "answer"], ...]'),
         ('task', 'empty', '', evaluate, 'holds no questions'),
         ('task', 'no answers', '{"question": "x"}', evaluate, 'line 1 has no "answers"; there is nothing to score with'),
         ('calibration data', 'nesting of 100,000', deep(), calibrate, 'line 1 of the task: line 1, column 65: nested more than 64 deep'),
         ('calibration data', 'no JSON', 'x', calibrate, 'line 1 of the task: line 1, column 1: not a JSON value'),
-        ('importance', 'empty', b'', importance, 'only 0 bytes: not a safetensors file; download it again'),
-        ('importance', 'cut', imatrix[:len(imatrix) // 2], importance, 'ends 484 bytes behind the end of the file: download it again'),
+        ('importance', 'empty', b'', importance, 'only 0 bytes: not a safetensors file; take a file that cvq-calibrate wrote for this model'),
+        ('importance', 'cut', imatrix[:len(imatrix) // 2], importance, 'ends 484 bytes behind the end of the file; take a file that'),
         ('importance', 'another kind of file', read('small.cvq')[:4096], importance,
          'a header of 727905342089216905 bytes, more than the 100000000 allowed: not a safetensors'),
         ('importance', 'a value that is no number', imatrix[:-4] + b'\0\0\xc0\x7f', importance,
-         'value 223 is negative or not finite; calibrate again'),
+         'value 223 is negative or not finite; take a file that'),
         ('second moments', 'an importance file', imatrix, moments,
-         "does not have .count, .sum_sq and .correlation as this model's matrix needs them; take"),
+         "does not have .count, .sum_sq and .correlation as this model's matrix needs them; take what cvq-calibrate --second-moments wrote for"),
         ('predictions', 'empty', b'', kld, 'holds no saved logits; make them with cvq-perplexity --save-logits'),
         ('predictions', 'cut in the head', logits[:100], kld, 'holds no saved logits; make them with cvq-perplexity --save-logits'),
         ('predictions', 'cut in a row', logits[:-1], kld, 'is not as long as its head says; save the logits again'),
@@ -325,7 +298,7 @@ TASK_LINES = [
     ('a picture that is not there', '{"question": "x", "image": "nowhere.png"}', 'nowhere.png: no such file'),
     ('a picture that is a folder', '{"question": "x", "image": "checkpoint"}', 'checkpoint: not a regular file'),
     ('a picture that is a device', '{"question": "x", "image": "/dev/zero"}', '/dev/zero: not a regular file'),
-    ('a history of numbers', '{"question": "x", "history": [1]}', 'turn 1 of the history is not a pair of texts; write ["question", "answer"]'),
+    ('a history of numbers', '{"question": "x", "history": [1]}', 'turn 1 of the history is not a pair of texts; write [["question", "answer"], ...]'),
     ('a number of 400 digits', '{"question": "x", "n": ' + '9' * 400 + '}', 'line 1, column 24: a number of too many digits'),
 ]
 
@@ -355,19 +328,26 @@ def flip(data, at):
     return data[:at] + bytes((data[at] ^ 8,)) + data[at + 1:]
 
 
-def refused(name, result, file, says):
-    """In one line: the file, and what is wrong with it; and nothing was written."""
+# What to do about it stands at the end of the line, wherever a file came from somewhere else.
+ANOTHER_PICTURE = ('`convert ', '; fetch it again')
+ANOTHER_CHECKPOINT = ('; download it again', ' as they are published')
+ANOTHER_DOWNLOAD = ('etch it again', 'fetch the manifest again', 'get a newer cvq')
+
+
+def refused(name, result, file, says, advice=('',)):
+    """In one line: the file, what is wrong with it, and one of these pieces of advice; and nothing was written."""
     global rows
     rows += 1
     code, out, err = result
     lines = [line for line in err.splitlines() if not re.match(r'cvq-\w+: note: ', line)]
     check(name, code == 1 and not out and len(lines) == 1 and re.match(rf'cvq-\w+: (checkpoint/)?{re.escape(file)}: ', lines[0]) and
-          says in lines[0] and not os.path.exists(path('out')) and not os.path.exists(path('out.cvq')), (code, out, err))
+          says in lines[0] and any(a in lines[0] for a in advice) and not os.path.exists(path('out')) and
+          not os.path.exists(path('out.cvq')), (code, out, err))
 
 
 def main():
-    global work, rows
-    with tempfile.TemporaryDirectory(prefix='cvq-malformed-') as work:
+    global rows
+    with working_folder('cvq-malformed-'):
         os.environ['XDG_CACHE_HOME'] = path('cache')
         shutil.copytree(SMALL, path('checkpoint'))
         write('task.jsonl', '{"id": "a", "question": "Which?", "answers": ["This."]}\n')
@@ -382,18 +362,19 @@ def main():
         write('manifest', run('cvq-info', '--manifest', 'q4.cvq')[1])
         for name, data, says in pictures():
             write('bad', data)
-            refused(f'picture: {name}', run('cvq-run', '--image', 'bad', '--prompt', 'x', '--max-tokens', '1', 'q4.cvq'), 'bad', says)
+            refused(f'picture: {name}', run('cvq-run', '--image', 'bad', '--prompt', 'x', '--max-tokens', '1', 'q4.cvq'), 'bad', says,
+                    ANOTHER_PICTURE)
         for file, name, data, says in checkpoint_files():
             good = read('checkpoint/' + file)
             write('checkpoint/' + file, data)
-            refused(f'{file}: {name}', run('cvq-convert', 'checkpoint', 'out.cvq'), file, says)
+            refused(f'{file}: {name}', run('cvq-convert', 'checkpoint', 'out.cvq'), file, says, ANOTHER_CHECKPOINT)
             write('checkpoint/' + file, good)
         for name, data, says in packed_files():
             write('bad', data)
-            refused(f'packed: {name}', run('cvq-pack', '-d', 'bad', 'out.cvq'), 'bad', says)
+            refused(f'packed: {name}', run('cvq-pack', '-d', 'bad', 'out.cvq'), 'bad', says, ANOTHER_DOWNLOAD)
         for name, data, says in manifests():
             write('bad', data)
-            refused(f'manifest: {name}', run('cvq-info', '--verify', '--manifest', 'bad', 'q4.cvq'), 'bad', says)
+            refused(f'manifest: {name}', run('cvq-info', '--verify', '--manifest', 'bad', 'q4.cvq'), 'bad', says, ANOTHER_DOWNLOAD)
         for file, name, data, command, says in text_files():
             write('bad', data)
             refused(f'{file}: {name}', run(*command), 'bad', says)
@@ -409,8 +390,7 @@ def main():
             check(f'line of a task: {name}', list(answer) == ['id', 'error'] and says in answer['error'], answer)
         caches()
     print(f'{rows} malformed files')
-    print(f'{passed} passed, {failed} failed, 0 skipped')
-    return failed > 0
+    return summary()
 
 
 if __name__ == '__main__':

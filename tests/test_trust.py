@@ -1,73 +1,24 @@
 #!/usr/bin/env python3
 """Files that are handed out: manifests and their signatures, damage that is named and mended, updates.
 cvq-test: native formats"""
+import functools
 import hashlib
 import json
 import os
 import random
 import re
-import shlex
 import shutil
 import struct
 import subprocess
 import sys
-import tempfile
 
-BIN = os.path.abspath(os.environ.get('CVQ_BIN', 'build/bin'))
-RUNNER = shlex.split(os.environ.get('CVQ_RUNNER', ''))
+import harness
+from harness import check, files, path, read, remove, skip, summary, working_folder, write
+
+run = functools.partial(harness.run, text=True)
 CHECKPOINT = os.path.abspath('models/cogvlm2-tiny')
 # Damaged places tried for each type of file; a sanitizer's build tries fewer.
 PLACES = 200 if os.environ.get('CVQ_CONFIG', 'gcc') == 'gcc' else 20
-passed = failed = skipped = 0
-work = None
-
-
-def check(name, good, explanation=''):
-    global passed, failed
-    passed, failed = passed + bool(good), failed + (not good)
-    if not good:
-        print(f'FAIL {name}: {explanation}', flush=True)
-
-
-def skip(name, why):
-    global skipped
-    skipped += 1
-    print(f'skip {name}: {why}')
-
-
-class Result:
-    def __init__(self, code, out, err):
-        self.code, self.out, self.err = code, out.decode(), err.decode()
-
-    def __str__(self):
-        return f'exit {self.code}, stdout {self.out[:600]!r}, stderr {self.err[:600]!r}'
-
-
-def run(program, *args, stdin=b''):
-    p = subprocess.run([*RUNNER, os.path.join(BIN, program), *args], cwd=work, input=stdin, stdout=subprocess.PIPE,
-                       stderr=subprocess.PIPE, timeout=600)
-    return Result(p.returncode, p.stdout, p.stderr)
-
-
-def path(name):
-    return os.path.join(work, name)
-
-
-def read(name):
-    with open(path(name), 'rb') as f:
-        return f.read()
-
-
-def write(name, data):
-    with open(path(name), 'wb') as f:
-        f.write(data if isinstance(data, bytes) else data.encode())
-    return name
-
-
-def remove(*names):
-    for name in names:
-        if os.path.exists(path(name)):
-            os.unlink(path(name))
 
 
 def identity(name):
@@ -244,7 +195,16 @@ def repairs():
     check('two halves make a whole', r.code == 0 and read('out.cvq') == data and identity('out.cvq') in r.out, r)
     remove('out.cvq')
     r = run('cvq-info', '--repair', 'end.cvq', 'begin.cvq', 'out.cvq')
-    check('without a manifest by the head that is whole', r.code == 0 and read('out.cvq') == data, r)
+    check('without a manifest by the head that is whole', r.code == 0 and read('out.cvq') == data and not r.err, r)
+    remove('out.cvq')
+    r = run('cvq-info', '--repair', 'begin.cvq', 'end.cvq', 'out.cvq')
+    check('even if it is the copy\'s, which is said', r.code == 0 and read('out.cvq') == data and 'the head of end.cvq is damaged' in r.err, r)
+    whole = run('cvq-info', '--force', '--repair', 'q4.cvq', 'end.cvq', 'out.cvq')
+    check('and counted among what was taken', 'taken from q4.cvq: 0 bytes' not in whole.out and 'taken from q4.cvq: ' in whole.out, whole)
+    r = run('cvq-info', '--repair', 'end.cvq', 'end.cvq', 'none.cvq')
+    check('without any head', r.code == 1 and 'give the manifest' in r.err and not os.path.exists(path('none.cvq')), r)
+    r = run('cvq-info', '--repair', 'end.cvq', 'nowhere.cvq', 'none.cvq')
+    check('no such file', r.code == 1 and 'nowhere.cvq: no such file' in r.err, r)
     r = run('cvq-info', '--repair', 'q4.cvq', 'short.cvq', 'out.cvq')
     check('an existing output is refused', r.code == 1 and 'exists already' in r.err, r)
     r = run('cvq-info', '--force', '--repair', 'q4.cvq', 'short.cvq', 'short.cvq')
@@ -274,6 +234,9 @@ def updates():
     check('update: the ranges and the old file give the new one', r.code == 0 and read('out.cvq') == data, r)
     r = run('cvq-info', '--diff', 'q4.manifest', 'q4.cvq')
     check('update: nothing is new in the same file', r.code == 0 and len(r.out.splitlines()) == 1, r)
+    for args in (('--diff', 'q4.cvq', 'q8.cvq'), ('--verify', '--manifest', 'q4.cvq', 'q4.cvq')):
+        r = run('cvq-info', *args)
+        check(f'{args[0]}: a model is no manifest', r.code == 1 and 'q4.cvq: is a .cvq file and no manifest; cvq-info --manifest' in r.err, r)
 
 
 # ---------------------------------------------------------------- what a file claims, checked
@@ -292,12 +255,12 @@ def reproducing():
 
     def check_by(name, *args, checkpoint=CHECKPOINT):
         return run('cvq-convert', '--check', name, *args, checkpoint)
-    before = sorted(os.listdir(work))
+    before = files()
     for name, args, of in (('bf16.cvq', (), 'bf16'), ('q4-small.cvq', (), 'q4-small'), ('told.cvq', (), 'told'), ('told.manifest', (), 'told'),
                            ('calibrated.cvq', calibration, 'calibrated'), ('calibrated.manifest', calibration, 'calibrated')):
         r = check_by(name, *args)
         check(f'check: {name} is what the checkpoint gives', r.code == 0 and identity(of + '.cvq') in r.out, r)
-    check('check: nothing was written', sorted(os.listdir(work)) == before, os.listdir(work))
+    check('check: nothing was written', files() == before, files())
     sha256 = hashlib.sha256(read('imatrix')).hexdigest()
     for name, args, says in (('calibrated.manifest', calibration[2:], sha256), ('calibrated.manifest', calibration[:2], '--feedback'),
                              ('calibrated.manifest', ('--imatrix', 'moments', '--feedback', 'moments'), ''),
@@ -425,8 +388,7 @@ def using():
 
 
 def main():
-    global work
-    with tempfile.TemporaryDirectory(prefix='cvq-trust-') as work:
+    with working_folder('cvq-trust-'):
         os.environ['XDG_CACHE_HOME'] = path('cache')
         for recipe in ('bf16', 'q8', 'q4', 'q4-small'):
             r = run('cvq-convert', '-q', '--recipe', recipe, CHECKPOINT, recipe + '.cvq')
@@ -440,8 +402,7 @@ def main():
         updates()
         reproducing()
         using()
-    print(f'{passed} passed, {failed} failed, {skipped} skipped')
-    return failed > 0
+    return summary()
 
 
 if __name__ == '__main__':

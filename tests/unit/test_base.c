@@ -67,6 +67,19 @@ static void first_error_wins(void) {
     CHECK(cvq_status_name((cvq_status)1000) != NULL && cvq_status_name((cvq_status)-1) != NULL);
 }
 
+static void advice_follows_what_is_wrong(void) {
+    cvq_error problem = {CVQ_FORMAT, "file", "cut"}, err = {0};
+    CHECK(cvq_fail_advising(&err, "file", &problem, "; fetch it") == CVQ_FORMAT);
+    CHECK(strcmp(err.where, "file") == 0 && strcmp(err.message, "cut; fetch it") == 0);
+    err = (cvq_error){0};
+    CHECK(cvq_fail_advising(&err, "folder", &problem, "; fetch it") == CVQ_FORMAT);
+    CHECK(strcmp(err.where, "folder") == 0 && strcmp(err.message, "file: cut; fetch it") == 0);
+    err = (cvq_error){0};
+    problem.code = CVQ_OUT_OF_MEMORY; /* the file is not at fault */
+    CHECK(cvq_fail_advising(&err, "file", &problem, "; fetch it") == CVQ_OUT_OF_MEMORY);
+    CHECK(strcmp(err.message, "cut") == 0);
+}
+
 static void allocation_is_checked(void) {
     void *p = NULL;
     cvq_error err = {0};
@@ -212,6 +225,7 @@ int main(void) {
     RUN(cursor_stays_inside);
     RUN(half_precision_round_trips);
     RUN(first_error_wins);
+    RUN(advice_follows_what_is_wrong);
     RUN(allocation_is_checked);
     RUN(files_are_read_and_mapped);
     RUN(every_unit_runs_once);

@@ -71,7 +71,7 @@ static const change refused[] = {
     {"", "architectures", NULL, CVQ_FORMAT, "must be a list with CogVLMForCausalLM"},
     {"", "architectures", "\"CogVLMForCausalLM\"", CVQ_FORMAT, "must be a list"},
     {"", "quantization_config", "{\"load_in_4bit\": true, \"quant_method\": \"bitsandbytes\"}",
-     CVQ_UNSUPPORTED, "without -int4 in its name, zai-org/cogvlm2-llama3-chat-19B"},
+     CVQ_UNSUPPORTED, "quantized already; take the one without -int4 in its name"},
     {"", "hidden_act", "\"gelu\"", CVQ_UNSUPPORTED, "\"hidden_act\" is \"gelu\", only \"silu\""},
     {"", "hidden_act", "7", CVQ_FORMAT, "\"hidden_act\" must be a string"},
     {"", "tie_word_embeddings", "true", CVQ_UNSUPPORTED, "\"tie_word_embeddings\" is true"},

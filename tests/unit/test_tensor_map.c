@@ -237,7 +237,7 @@ static void quantized_checkpoints(void) {
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         fake_list l = fake_list_make(&fake_config, CVQ_ST_BF16);
         fake_add(&l, names[i], CVQ_ST_U8);
-        check_refused(&l, CVQ_UNSUPPORTED, names[i], "without -int4 in its name, zai-org/");
+        check_refused(&l, CVQ_UNSUPPORTED, names[i], "take the one without -int4 in its name");
     }
 }
 
