@@ -289,12 +289,10 @@ static void mlp(const cvq_decoder *d, const cvq_expert *expert, span rows) {
         if (n > MLP_ROWS) n = MLP_ROWS;
         cvq_input y = cvq_input_of(d->y + row * hidden, hidden, n, hidden, d->act);
         y.place = rows.place + done;
-        cvq_linear(d->engine, &expert->gate, &y, CVQ_THEN_STORE, d->hidden, wide);
         cvq_input h =
             cvq_input_of(d->hidden, wide, n, wide, (uint8_t *)d->act + cvq_input_next(n, hidden));
         h.place = y.place;
-        cvq_linear_chain(d->engine, &expert->up, &y, CVQ_THEN_SILU_MUL, d->hidden, &expert->down,
-                         &h);
+        cvq_linear_gated(d->engine, &expert->gate, &expert->up, &y, d->hidden, &expert->down, &h);
         cvq_linear(d->engine, &expert->down, &h, CVQ_THEN_ADD, d->x + row * hidden, hidden);
     }
 }

@@ -71,65 +71,93 @@ void cvq_input_quantize(const cvq_engine *e, cvq_input *in) {
     in->quantized = true;
 }
 
+typedef struct factor {
+    const cvq_matrix *w;
+    cvq_gemm_int8_fn *int8; /* NULL: exact */
+} factor;
+
 typedef struct linear_job {
     const cvq_engine *e;
-    const cvq_matrix *w;
+    factor w, gate; /* gate: as large as w; w NULL: none */
     const cvq_input *in;
-    cvq_gemm_int8_fn *int8; /* NULL: exact */
     cvq_then then;
     float *y;
     size_t ldy, tile_rows, row_tiles, panels;
     const cvq_act8 *next; /* where y goes in int8, and nowhere else; or NULL */
 } linear_job;
 
+/* What a unit computes: so many rows and columns from the first ones on. */
+typedef struct linear_tile {
+    size_t row, rows, panel, panels, column, columns;
+} linear_tile;
+
+/* A thread's scratch memory. */
+typedef struct tile_memory {
+    float products[MAX_TILE_ROWS * TILE_COLS], gate[MAX_TILE_ROWS * TILE_COLS];
+    float decoded[BLOCK_K * CVQ_PANEL_ROWS];
+} tile_memory;
+_Static_assert(sizeof(tile_memory) <= CVQ_SCRATCH_FLOATS * sizeof(float),
+               "two tiles and a decoded block fit in a thread's scratch memory");
+
 /* exact: decode 256 columns of a panel, multiply, add; 256 columns at a time in ascending order. */
-static void tile_exact(const linear_job *job, size_t row0, size_t m, size_t panel0, size_t panels,
-                       float *c, float *decoded) {
+static void tile_exact(const linear_job *job, const cvq_panels *w, const linear_tile *t, float *c,
+                       float *decoded) {
     const cvq_kernels *k = job->e->k;
-    const cvq_panels *w = &job->w->panels;
-    for (size_t k0 = 0; k0 < job->w->cols; k0 += BLOCK_K) {
-        size_t left = job->w->cols - k0, n = left < BLOCK_K ? left : BLOCK_K;
+    for (size_t k0 = 0; k0 < job->in->cols; k0 += BLOCK_K) {
+        size_t left = job->in->cols - k0, n = left < BLOCK_K ? left : BLOCK_K;
         size_t k1 = k0 + BLOCK_K < w->k ? k0 + BLOCK_K : w->k;
-        for (size_t p = 0; p < panels; p++) {
-            k->unpack_f32[w->type](w, panel0 + p, k0, k1, decoded);
-            k->tile_f32(decoded, n, job->in->x + row0 * job->in->ld + k0, job->in->ld, m,
+        for (size_t p = 0; p < t->panels; p++) {
+            k->unpack_f32[w->type](w, t->panel + p, k0, k1, decoded);
+            k->tile_f32(decoded, n, job->in->x + t->row * job->in->ld + k0, job->in->ld, t->rows,
                         c + p * CVQ_PANEL_ROWS, TILE_COLS, k0 > 0);
         }
     }
 }
 
-/* y: what is there before, and where the result goes. */
-static void finish_row(const linear_job *job, float *v, size_t column, size_t n, float *y) {
+static void multiply(const linear_job *job, const factor *f, const linear_tile *t, float *c,
+                     float *decoded) {
+    const cvq_panels *w = &f->w->panels;
+    if (f->int8)
+        f->int8(w, t->panel, t->panels, &job->in->act, t->row, t->rows, c, TILE_COLS);
+    else
+        tile_exact(job, w, t, c, decoded);
+}
+
+static void add_bias(const linear_job *job, const factor *f, const linear_tile *t, float *v) {
+    if (f->w->bias) job->e->k->add(v, f->w->bias + t->column, t->columns);
+}
+
+/* Row i of the tile; y: what is there before, and where the result goes. */
+static void finish_row(const linear_job *job, const linear_tile *t, tile_memory *m, size_t i,
+                       float *y) {
     const cvq_kernels *k = job->e->k;
-    if (job->w->bias) k->add(v, job->w->bias + column, n);
-    switch (job->then) {
-    case CVQ_THEN_STORE:
-        memcpy(y, v, n * sizeof *y);
-        break;
-    case CVQ_THEN_GELU:
-        k->gelu(v, n);
-        memcpy(y, v, n * sizeof *y);
-        break;
-    case CVQ_THEN_ADD:
-        k->add(y, v, n);
-        break;
-    case CVQ_THEN_SILU_MUL:
-        k->silu_mul(y, v, n);
-        break;
+    float *v = m->products + i * TILE_COLS, *gate = m->gate + i * TILE_COLS;
+    add_bias(job, &job->w, t, v);
+    if (job->gate.w) {
+        add_bias(job, &job->gate, t, gate);
+        k->silu_mul(gate, v, t->columns);
+        v = gate;
+    } else if (job->then == CVQ_THEN_GELU) {
+        k->gelu(v, t->columns);
+    } else if (job->then == CVQ_THEN_ADD) {
+        k->add(y, v, t->columns);
+        return;
     }
+    memcpy(y, v, t->columns * sizeof *y);
 }
 
 /* The same with the result in int8, a block of it or what there is of one; y is left as it was. The
  * last columns' unit fills up the padding. */
-static void finish_row_int8(const linear_job *job, float *v, size_t column, size_t n, size_t row) {
+static void finish_row_int8(const linear_job *job, const linear_tile *t, tile_memory *m, size_t i) {
     const cvq_act8 *next = job->next;
+    const size_t row = t->row + i, n = t->columns;
     float result[TILE_COLS];
-    size_t at = row * next->stride + column, end = (row + 1) * next->stride;
-    if (job->then == CVQ_THEN_ADD || job->then == CVQ_THEN_SILU_MUL)
-        memcpy(result, job->y + row * job->ldy + column, n * sizeof *result);
-    finish_row(job, v, column, n, result);
+    size_t at = row * next->stride + t->column, end = (row + 1) * next->stride;
+    if (job->then == CVQ_THEN_ADD)
+        memcpy(result, job->y + row * job->ldy + t->column, n * sizeof *result);
+    finish_row(job, t, m, i, result);
     cvq_act8 out = {next->q + at, next->scale + at / CVQ_ACT_BLOCK, next->sum + at / CVQ_ACT_SUM,
-                    column + n == job->w->rows ? end - at : TILE_COLS};
+                    t->column + n == job->w.w->rows ? end - at : TILE_COLS};
     job->e->k->quantize_rows(result, n, 1, n, &out);
 }
 _Static_assert(TILE_COLS == CVQ_ACT_BLOCK, "a tile's columns are a block of the next input");
@@ -139,25 +167,22 @@ static void tile_unit(void *context, size_t unit, int thread) {
     if (cvq_engine_stopped(job->e)) return;
     /* Row tiles outside: the activations of one stay in cache while all panels pass. */
     size_t panel_tiles = (job->panels + PANELS - 1) / PANELS;
-    size_t row0 = unit / panel_tiles * job->tile_rows, panel0 = unit % panel_tiles * PANELS;
-    size_t m = job->in->rows - row0, panels = job->panels - panel0;
-    if (m > job->tile_rows) m = job->tile_rows;
-    if (panels > PANELS) panels = PANELS;
-    float *c = cvq_engine_scratch(job->e, thread);
-    if (job->int8)
-        job->int8(&job->w->panels, panel0, panels, &job->in->act, row0, m, c, TILE_COLS);
-    else
-        tile_exact(job, row0, m, panel0, panels, c, c + MAX_TILE_ROWS * TILE_COLS);
-    size_t column = panel0 * CVQ_PANEL_ROWS, n = job->w->rows - column;
-    if (n > panels * CVQ_PANEL_ROWS) n = panels * CVQ_PANEL_ROWS;
-    for (size_t i = 0; i < m; i++)
+    linear_tile t = {.row = unit / panel_tiles * job->tile_rows,
+                     .panel = unit % panel_tiles * PANELS};
+    t.rows = job->in->rows - t.row < job->tile_rows ? job->in->rows - t.row : job->tile_rows;
+    t.panels = job->panels - t.panel < PANELS ? job->panels - t.panel : PANELS;
+    t.column = t.panel * CVQ_PANEL_ROWS;
+    t.columns = job->w.w->rows - t.column;
+    if (t.columns > t.panels * CVQ_PANEL_ROWS) t.columns = t.panels * CVQ_PANEL_ROWS;
+    tile_memory *m = (void *)cvq_engine_scratch(job->e, thread);
+    if (job->gate.w) multiply(job, &job->gate, &t, m->gate, m->decoded);
+    multiply(job, &job->w, &t, m->products, m->decoded);
+    for (size_t i = 0; i < t.rows; i++)
         if (job->next)
-            finish_row_int8(job, c + i * TILE_COLS, column, n, row0 + i);
+            finish_row_int8(job, &t, m, i);
         else
-            finish_row(job, c + i * TILE_COLS, column, n, job->y + (row0 + i) * job->ldy + column);
+            finish_row(job, &t, m, i, job->y + (t.row + i) * job->ldy + t.column);
 }
-_Static_assert((MAX_TILE_ROWS * TILE_COLS + BLOCK_K * CVQ_PANEL_ROWS) <= CVQ_SCRATCH_FLOATS,
-               "a tile and a decoded block fit in a thread's scratch memory");
 
 /* Rows of a tile: all alike, so that no small tile at the end costs its share of unpacking. */
 static size_t tile_rows(size_t rows, size_t cols, bool int8) {
@@ -173,30 +198,55 @@ static cvq_gemm_int8_fn *int8_kernel(const cvq_engine *e, const cvq_matrix *w, s
     return (rows <= FEW_ROWS ? e->k->gemv_int8 : e->k->gemm_int8)[w->panels.type];
 }
 
-static void run(const cvq_engine *e, const cvq_matrix *w, cvq_input *in, cvq_then then, float *y,
-                size_t ldy, const cvq_act8 *next) {
+/* job: with w, gate, in and what follows. */
+static void run(linear_job *job, cvq_input *in) {
+    const cvq_engine *e = job->e;
     if (in->rows == 0) return;
-    cvq_engine_show(e, w->name, in->place, in->rows, in->cols, in->x, in->ld);
-    linear_job job = {.e = e, .w = w, .in = in, .then = then, .y = y, .ldy = ldy, .next = next};
-    job.int8 = int8_kernel(e, w, in->rows);
-    if (job.int8) cvq_input_quantize(e, in);
-    job.tile_rows = tile_rows(in->rows, in->cols, job.int8 != NULL);
-    job.row_tiles = (in->rows + job.tile_rows - 1) / job.tile_rows;
-    job.panels = (w->rows + CVQ_PANEL_ROWS - 1) / CVQ_PANEL_ROWS;
-    size_t panel_tiles = (job.panels + PANELS - 1) / PANELS;
-    cvq_parallel_for(e->threads, job.row_tiles * panel_tiles, tile_unit, &job);
-    cvq_engine_worked(e, (double)in->rows * (double)in->cols * (double)w->rows);
+    factor *factors[] = {&job->gate, &job->w};
+    bool int8 = false;
+    for (size_t i = 0; i < 2; i++) {
+        const cvq_matrix *w = factors[i]->w;
+        if (!w) continue;
+        cvq_engine_show(e, w->name, in->place, in->rows, in->cols, in->x, in->ld);
+        factors[i]->int8 = int8_kernel(e, w, in->rows);
+        if (factors[i]->int8) int8 = true;
+    }
+    if (int8) cvq_input_quantize(e, in);
+    job->in = in;
+    job->tile_rows = tile_rows(in->rows, in->cols, int8);
+    job->row_tiles = (in->rows + job->tile_rows - 1) / job->tile_rows;
+    job->panels = (job->w.w->rows + CVQ_PANEL_ROWS - 1) / CVQ_PANEL_ROWS;
+    size_t panel_tiles = (job->panels + PANELS - 1) / PANELS;
+    cvq_parallel_for(e->threads, job->row_tiles * panel_tiles, tile_unit, job);
+    double products = job->gate.w ? 2 : 1;
+    cvq_engine_worked(e, products * (double)in->rows * (double)in->cols * (double)job->w.w->rows);
 }
 
 void cvq_linear(const cvq_engine *e, const cvq_matrix *w, cvq_input *in, cvq_then then, float *y,
                 size_t ldy) {
-    run(e, w, in, then, y, ldy, NULL);
+    linear_job job = {.e = e, .w = {.w = w}, .then = then, .y = y, .ldy = ldy};
+    run(&job, in);
+}
+
+/* y in the form that the reader wants. */
+static void run_chain(linear_job *job, cvq_input *in, const cvq_matrix *reader, cvq_input *out) {
+    const cvq_engine *e = job->e;
+    bool whole = !int8_kernel(e, reader, out->rows) || cvq_engine_wants(e, reader->name);
+    if (!whole) out->act = act_view(out->memory, out->rows, out->cols);
+    job->next = whole ? NULL : &out->act;
+    job->ldy = out->ld;
+    run(job, in);
+    out->quantized = !whole;
 }
 
 void cvq_linear_chain(const cvq_engine *e, const cvq_matrix *w, cvq_input *in, cvq_then then,
                       float *y, const cvq_matrix *reader, cvq_input *out) {
-    bool whole = !int8_kernel(e, reader, out->rows) || cvq_engine_wants(e, reader->name);
-    if (!whole) out->act = act_view(out->memory, out->rows, out->cols);
-    run(e, w, in, then, y, out->ld, whole ? NULL : &out->act);
-    out->quantized = !whole;
+    linear_job job = {.e = e, .w = {.w = w}, .then = then, .y = y};
+    run_chain(&job, in, reader, out);
+}
+
+void cvq_linear_gated(const cvq_engine *e, const cvq_matrix *gate, const cvq_matrix *up,
+                      cvq_input *in, float *y, const cvq_matrix *reader, cvq_input *out) {
+    linear_job job = {.e = e, .w = {.w = up}, .gate = {.w = gate}, .then = CVQ_THEN_STORE, .y = y};
+    run_chain(&job, in, reader, out);
 }

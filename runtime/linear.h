@@ -45,8 +45,8 @@ static inline size_t cvq_input_next(size_t rows, size_t cols) {
 /* Makes the int8 form, unless it is there; cvq_linear does so by itself. */
 void cvq_input_quantize(const cvq_engine *e, cvq_input *in);
 
-/* What is done with v = W x + b:  y = v,  y = gelu(v),  y = y + v,  y = silu(y) * v. */
-typedef enum cvq_then { CVQ_THEN_STORE, CVQ_THEN_GELU, CVQ_THEN_ADD, CVQ_THEN_SILU_MUL } cvq_then;
+/* What is done with v = W x + b:  y = v,  y = gelu(v),  y = y + v. */
+typedef enum cvq_then { CVQ_THEN_STORE, CVQ_THEN_GELU, CVQ_THEN_ADD } cvq_then;
 
 /* y [in->rows][ldy], w->rows columns of it. in->cols must be w->cols. */
 void cvq_linear(const cvq_engine *e, const cvq_matrix *w, cvq_input *in, cvq_then then, float *y,
@@ -56,5 +56,8 @@ void cvq_linear(const cvq_engine *e, const cvq_matrix *w, cvq_input *in, cvq_the
  * written. */
 void cvq_linear_chain(const cvq_engine *e, const cvq_matrix *w, cvq_input *in, cvq_then then,
                       float *y, const cvq_matrix *reader, cvq_input *out);
+/* The same for y = silu(gate x) * (up x), both with their biases; the two have the same shape. */
+void cvq_linear_gated(const cvq_engine *e, const cvq_matrix *gate, const cvq_matrix *up,
+                      cvq_input *in, float *y, const cvq_matrix *reader, cvq_input *out);
 
 #endif

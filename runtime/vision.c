@@ -264,11 +264,10 @@ static void adapter(const cvq_engine *e, const cvq_weights *w, const vision_size
         size_t n = s->merged - row < MLP_ROWS ? s->merged - row : MLP_ROWS;
         cvq_input x = cvq_input_of(m->x + row * s->hidden, s->hidden, n, s->hidden, m->act);
         x.place = row;
-        cvq_linear(e, &w->adapter_gate, &x, CVQ_THEN_STORE, m->hidden, s->adapter_mlp);
         cvq_input h = cvq_input_of(m->hidden, s->adapter_mlp, n, s->adapter_mlp,
                                    (uint8_t *)m->act + cvq_input_next(n, s->hidden));
         h.place = row;
-        cvq_linear_chain(e, &w->adapter_up, &x, CVQ_THEN_SILU_MUL, m->hidden, &w->adapter_down, &h);
+        cvq_linear_gated(e, &w->adapter_gate, &w->adapter_up, &x, m->hidden, &w->adapter_down, &h);
         cvq_linear(e, &w->adapter_down, &h, CVQ_THEN_STORE, patches + row * s->hidden, s->hidden);
     }
     memcpy(patches + s->merged * s->hidden, w->eoi, s->hidden * sizeof(float));

@@ -1,5 +1,5 @@
 /* What the int8 matrix kernels of all vector levels share: the loops over panels, columns and rows.
- * A level brings two things: how 256 columns of a panel are unpacked into lines (16 rows x 4
+ * A level brings two things: how a chunk of a panel is unpacked into lines (16 rows x 4
  * columns), and tiles of a few rows of activations that multiply them. The sums of a block are
  * integers and blocks follow one another in ascending order, so neither the size of a tile nor that
  * of a chunk shows in the result. Read only inside this folder. */
@@ -8,18 +8,19 @@
 
 #include "runtime/kernels/kernels_internal.h"
 
-#define GEMM_CHUNK 256                                   /* columns unpacked at a time */
-#define GEMM_LINES (GEMM_CHUNK / 4)                      /* of 64 values */
+#define GEMM_CHUNK 512                                   /* columns unpacked at a time, at most */
+#define GEMM_CHUNK_Q8 256                                /* the same of q8: a group */
 #define GEMM_CHUNK_BLOCKS (GEMM_CHUNK / 32)              /* at most */
 #define GEMM_GROUP_BYTES(bytes) (CVQ_PANEL_ROWS * bytes) /* of cvq_type_info.row_bytes */
 #define GEMM_MAX_ROWS 8
 #define GEMM_MAX_PANELS 2
-#define GEMM_RUN_PANELS 8   /* unpacked at a time: 64 KiB at most, for the second-level cache */
-#define GEMM_PACKED_ROWS 24 /* of activations at a time, for the first-level cache */
+#define GEMM_RUN_ROWS 264   /* for each time that panels are unpacked */
+#define GEMM_RUN_PANELS 8   /* for each time that start values are made */
+#define GEMM_PACKED_ROWS 24 /* of packed activations at a time, for the first-level cache */
 
 /* A panel's part of a chunk, unpacked. */
 typedef struct gemm_chunk {
-    _Alignas(64) uint8_t storage[GEMM_LINES * 64 * 2];
+    _Alignas(64) uint8_t storage[GEMM_CHUNK * CVQ_PANEL_ROWS]; /* or 16 bits for each of q8 */
     float scale[GEMM_CHUNK_BLOCKS][CVQ_PANEL_ROWS];
     int32_t zeros[GEMM_CHUNK_BLOCKS][CVQ_PANEL_ROWS]; /* where they differ by row; a 16-bit value */
     const uint8_t *lines;                             /* storage, or in the file */
@@ -46,11 +47,12 @@ typedef struct gemm_tile_rows {
                              stride GEMM_CHUNK_BLOCKS */
 } gemm_tile_rows;
 
-/* Brings one row's activations of a chunk into another form: GEMM_CHUNK x activation_bytes. */
+/* Brings one row's activations of a chunk of q8 into another form: GEMM_CHUNK_Q8 x
+ * activation_bytes. */
 typedef void gemm_pack_fn(const int8_t *q, int8_t *out);
-/* The start values of so many rows; sums: of 32 columns each. */
-typedef void gemm_start_fn(const int32_t *sums, size_t stride, size_t rows, int32_t zero,
-                           int32_t *out);
+/* The start values of so many rows and columns; sums: of 32 columns each, and for all of 256. */
+typedef void gemm_start_fn(const int32_t *sums, size_t stride, size_t rows, size_t columns,
+                           int32_t zero, int32_t *out);
 
 /* data: the panel's groups from the chunk's first column on; w for the codebook. columns and head
  * are set. */
@@ -69,9 +71,10 @@ typedef struct gemm_plan {
 } gemm_plan;
 
 /* gemm_start_fn for a level without its own. */
-void cvq_gemm_start_32(const int32_t *sums, size_t stride, size_t rows, int32_t zero, int32_t *out);
-void cvq_gemm_start_128(const int32_t *sums, size_t stride, size_t rows, int32_t zero,
-                        int32_t *out);
+void cvq_gemm_start_32(const int32_t *sums, size_t stride, size_t rows, size_t columns,
+                       int32_t zero, int32_t *out);
+void cvq_gemm_start_128(const int32_t *sums, size_t stride, size_t rows, size_t columns,
+                        int32_t zero, int32_t *out);
 
 void cvq_gemm_int8_run(const gemm_plan *plan, const cvq_panels *w, size_t panel0, size_t num_panels,
                        const cvq_act8 *a, size_t row0, size_t m, float *c, size_t ldc);

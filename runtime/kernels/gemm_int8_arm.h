@@ -22,7 +22,7 @@ GEMM_INLINE void store_signed(uint8_t *to, uint8x16_t codes) {
 GEMM_INLINE void unpack_q8(const cvq_panels *w, const uint8_t *data, gemm_chunk *out) {
     (void)w;
     unpack_scales(data, out->scale);
-    for (size_t i = 0; i < GEMM_LINES * 64; i += 16)
+    for (size_t i = 0; i < GEMM_CHUNK_Q8 * CVQ_PANEL_ROWS; i += 16)
         store_signed(out->storage + i, vld1q_u8(data + 64 + i));
     out->lines = out->storage;
     out->zero = 0;

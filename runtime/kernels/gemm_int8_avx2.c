@@ -18,7 +18,7 @@
 static void unpack_q8_split(const cvq_panels *w, const uint8_t *data, gemm_chunk *out) {
     (void)w;
     unpack_scales(data, out->scale);
-    for (int l = 0; l < GEMM_LINES; l++)
+    for (int l = 0; l < GEMM_CHUNK_Q8 / 4; l++)
         for (int h = 0; h < 2; h++) {
             __m256i x = load_half(data + 64 + 64 * l + 32 * h);
             store_half(out->storage + 128 * l + 32 * h, _mm256_and_si256(x, EVEN_BYTES));
@@ -48,10 +48,10 @@ static void unpack_q4h_lines(const cvq_panels *w, const uint8_t *data, gemm_chun
 
 /* 256 activations to 16 bits: even columns, then odd ones. */
 static void pack_split(const int8_t *q, int8_t *out) {
-    for (int k = 0; k < GEMM_CHUNK; k += 32) {
+    for (int k = 0; k < GEMM_CHUNK_Q8; k += 32) {
         __m256i x = load_half((const uint8_t *)q + k);
         store_half((uint8_t *)(out + k), _mm256_srai_epi16(_mm256_slli_epi16(x, 8), 8));
-        store_half((uint8_t *)(out + GEMM_CHUNK + k), _mm256_srai_epi16(x, 8));
+        store_half((uint8_t *)(out + GEMM_CHUNK_Q8 + k), _mm256_srai_epi16(x, 8));
     }
 }
 
@@ -166,7 +166,7 @@ GEMM_INLINE void multiply_wide_block(const int rows, const gemm_chunk *w, size_t
         GEMM_UNROLL for (int j = 0; j < 8; j++) { /* of each line even columns, then odd ones */
             __m256i top = load_half(line + 64 * j), bottom = load_half(line + 64 * j + 32);
             GEMM_UNROLL for (int i = 0; i < rows; i++)
-                multiply_wide(dot[i], top, bottom, q + GEMM_CHUNK * (2 * i + j % 2) + j / 2 * 4);
+                multiply_wide(dot[i], top, bottom, q + GEMM_CHUNK_Q8 * (2 * i + j % 2) + j / 2 * 4);
         }
     }
 }

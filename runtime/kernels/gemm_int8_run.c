@@ -1,71 +1,116 @@
-/* The loops around the tiles of the int8 matrix kernels. Chunks of 256 columns are outermost: those
- * of all panels are unpacked once and stay in the second-level cache; rows pass by in groups, which
- * stay in the first while they meet each panel. */
+/* The loops around the tiles of the int8 matrix kernels. Chunks of columns are outermost, then
+ * the panels of a tile: unpacked, they stay in the first-level cache while all rows pass by. Where
+ * activations are packed, so that they take more room, it is the other way round: the chunks of all
+ * panels stay in the second-level cache, and a group of rows in the first while it meets each. */
 #include <string.h>
 
 #include "runtime/kernels/gemm_int8.h"
 
-/* What is made of a chunk's columns of a group of rows. */
-typedef struct gemm_packed {
-    _Alignas(64) int8_t q[GEMM_PACKED_ROWS * GEMM_CHUNK * 2];
-    int32_t start[GEMM_PACKED_ROWS * GEMM_CHUNK_BLOCKS];
-} gemm_packed;
-
-/* One call: at most GEMM_RUN_PANELS panels. */
+/* At most GEMM_RUN_ROWS rows and GEMM_RUN_PANELS panels. */
 typedef struct gemm_run {
     const gemm_plan *plan;
     const cvq_type_info *info;
     const cvq_panels *w;
-    size_t panel0, panels;
+    size_t panel0, panels, chunk; /* chunk: columns */
     const cvq_act8 *a;
     size_t row0, m;
     float *c;
     size_t ldc;
 } gemm_run;
 
-static void start_values(const int32_t *sums, size_t stride, size_t rows, size_t block,
-                         int32_t zero, int32_t *out) {
+/* Weights to be unpacked next, asked for a few lines at a time: a panel's part of a chunk is a few
+ * KiB in one piece, too short for the hardware to see it coming. */
+typedef struct gemm_ahead {
+    const uint8_t *data; /* of the first panel */
+    size_t stride, bytes, panels;
+    size_t panel, at; /* what to ask for next */
+} gemm_ahead;
+
+static size_t chunk_columns(const gemm_run *r, size_t k0) {
+    return r->w->k - k0 < r->chunk ? r->w->k - k0 : r->chunk;
+}
+
+static const uint8_t *chunk_data(const gemm_run *r, size_t p, size_t k0) {
+    return r->w->data + (r->panel0 + p) * r->w->panel_stride +
+           cvq_group_offset(r->info, CVQ_PANEL_ROWS, k0 / r->info->group);
+}
+
+/* What follows after `panels` panels from p on. */
+static gemm_ahead ahead_of(const gemm_run *r, size_t p, size_t panels, size_t k0) {
+    p += panels;
+    if (p == r->panels) {
+        p = 0;
+        k0 += r->chunk;
+    }
+    if (k0 >= r->w->k) return (gemm_ahead){0};
+    const size_t groups = chunk_columns(r, k0) / r->info->group;
+    return (gemm_ahead){.data = chunk_data(r, p, k0),
+                        .stride = r->w->panel_stride,
+                        .bytes = groups * GEMM_GROUP_BYTES(r->info->row_bytes),
+                        .panels = r->panels - p < panels ? r->panels - p : panels};
+}
+
+static void ask_for_lines(gemm_ahead *next, size_t lines) {
+    for (; lines > 0 && next->panel < next->panels; lines--) {
+        __builtin_prefetch(next->data + next->panel * next->stride + next->at);
+        next->at += 64;
+        if (next->at < next->bytes) continue;
+        next->at = 0;
+        next->panel++;
+    }
+}
+
+static void start_values(const int32_t *sums, size_t stride, size_t rows, size_t blocks,
+                         size_t block, int32_t zero, int32_t *out) {
     const size_t each = block / CVQ_ACT_SUM;
     for (size_t i = 0; i < rows; i++, sums += stride, out += GEMM_CHUNK_BLOCKS)
-        for (size_t b = 0; b < GEMM_CHUNK / block; b++) {
+        for (size_t b = 0; b < blocks; b++) {
             int32_t sum = 0;
             for (size_t j = 0; j < each; j++) sum += sums[b * each + j];
             out[b] = -zero * sum;
         }
 }
-void cvq_gemm_start_32(const int32_t *sums, size_t stride, size_t rows, int32_t zero,
-                       int32_t *out) {
-    start_values(sums, stride, rows, 32, zero, out);
+void cvq_gemm_start_32(const int32_t *sums, size_t stride, size_t rows, size_t columns,
+                       int32_t zero, int32_t *out) {
+    start_values(sums, stride, rows, columns / 32, 32, zero, out);
 }
-void cvq_gemm_start_128(const int32_t *sums, size_t stride, size_t rows, int32_t zero,
-                        int32_t *out) {
-    start_values(sums, stride, rows, 128, zero, out);
+void cvq_gemm_start_128(const int32_t *sums, size_t stride, size_t rows, size_t columns,
+                        int32_t zero, int32_t *out) {
+    start_values(sums, stride, rows, columns / 128, 128, zero, out);
 }
 
-/* at: the place of the first row's first column; zero: of the weights. */
-static gemm_tile_rows rows_of(const gemm_run *r, size_t at, size_t rows, int32_t zero,
-                              gemm_packed *memory) {
+/* The chunk from column k0 on of `rows` rows; zero: of the weights; start: memory for what sums
+ * start from. */
+static gemm_tile_rows rows_of(const gemm_run *r, size_t row0, size_t rows, size_t k0, int32_t zero,
+                              int32_t *start) {
     const cvq_act8 *a = r->a;
-    gemm_tile_rows out = {.q = a->q + at,
-                          .stride = a->stride,
-                          .scale = a->scale + at / CVQ_ACT_BLOCK,
-                          .scale_stride = a->stride / CVQ_ACT_BLOCK,
-                          .start = memory->start};
-    r->plan->start(a->sum + at / CVQ_ACT_SUM, a->stride / CVQ_ACT_SUM, rows, zero, memory->start);
-    if (r->plan->pack) {
-        out.q = memory->q;
-        out.stride = GEMM_CHUNK * r->plan->activation_bytes;
-        for (size_t i = 0; i < rows; i++)
-            r->plan->pack(a->q + at + i * a->stride, memory->q + i * out.stride);
-    }
-    return out;
+    const size_t at = row0 * a->stride + k0;
+    r->plan->start(a->sum + at / CVQ_ACT_SUM, a->stride / CVQ_ACT_SUM, rows, chunk_columns(r, k0),
+                   zero, start);
+    return (gemm_tile_rows){.q = a->q + at,
+                            .stride = a->stride,
+                            .scale = a->scale + at / CVQ_ACT_BLOCK,
+                            .scale_stride = a->stride / CVQ_ACT_BLOCK,
+                            .start = start};
+}
+
+/* Into memory for as many rows as there are, 2 bytes a column at most. */
+static void pack_rows(const gemm_plan *plan, gemm_tile_rows *a, size_t rows, int8_t *memory) {
+    const size_t stride = GEMM_CHUNK_Q8 * plan->activation_bytes;
+    for (size_t i = 0; i < rows; i++) plan->pack(a->q + i * a->stride, memory + i * stride);
+    a->q = memory;
+    a->stride = stride;
 }
 
 /* Rows times one chunk of `panels` panels. */
 static void multiply_chunk(const gemm_plan *plan, const gemm_chunk *chunks, size_t panels,
-                           gemm_tile_rows a, size_t m, float *c, size_t ldc, bool first) {
-    for (size_t tiles = (m + plan->rows - 1) / plan->rows; tiles > 0; tiles--) {
+                           gemm_tile_rows a, size_t m, float *c, size_t ldc, bool first,
+                           gemm_ahead next) {
+    size_t tiles = (m + plan->rows - 1) / plan->rows;
+    const size_t lines = (next.panels * (next.bytes / 64 + 1) + tiles - 1) / tiles;
+    for (; tiles > 0; tiles--) {
         size_t rows = (m + tiles - 1) / tiles; /* no small tile at the end */
+        ask_for_lines(&next, lines);
         plan->tile[panels - 1][rows - 1](chunks, &a, c, ldc, first);
         a.q += rows * a.stride;
         a.scale += rows * a.scale_stride;
@@ -75,36 +120,65 @@ static void multiply_chunk(const gemm_plan *plan, const gemm_chunk *chunks, size
     }
 }
 
-/* Columns [k0, k0 + 256). */
-static void run_chunk(const gemm_run *r, size_t k0) {
-    gemm_chunk chunks[GEMM_RUN_PANELS];
-    gemm_packed packed;
-    for (size_t p = 0; p < r->panels; p++) {
-        chunks[p].columns = r->w->k - k0 < GEMM_CHUNK ? r->w->k - k0 : GEMM_CHUNK;
-        chunks[p].head = r->w->data + (r->panel0 + p) * r->w->panel_stride;
-        r->plan->unpack(
-            r->w, chunks[p].head + cvq_group_offset(r->info, CVQ_PANEL_ROWS, k0 / r->info->group),
-            &chunks[p]);
+static void unpack_chunks(const gemm_run *r, size_t p, size_t panels, size_t k0,
+                          gemm_chunk *chunks) {
+    for (size_t i = 0; i < panels; i++) {
+        chunks[i].columns = chunk_columns(r, k0);
+        chunks[i].head = r->w->data + (r->panel0 + p + i) * r->w->panel_stride;
+        r->plan->unpack(r->w, chunk_data(r, p + i, k0), &chunks[i]);
     }
-    for (size_t i = 0, rows; i < r->m; i += rows) {
-        rows = r->m - i < GEMM_PACKED_ROWS ? r->m - i : GEMM_PACKED_ROWS;
-        gemm_tile_rows part =
-            rows_of(r, (r->row0 + i) * r->a->stride + k0, rows, chunks[0].zero, &packed);
+}
+
+/* How many of the panels from p on a tile takes. */
+static size_t tile_panels(const gemm_run *r, size_t p) {
+    return r->panels - p < r->plan->panels ? r->panels - p : r->plan->panels;
+}
+
+/* The chunk from column k0 on. */
+static void run_chunk(const gemm_run *r, size_t k0) {
+    gemm_chunk chunks[GEMM_MAX_PANELS];
+    int32_t start[GEMM_RUN_ROWS * GEMM_CHUNK_BLOCKS];
+    gemm_tile_rows rows = {0};
+    for (size_t p = 0, panels; p < r->panels; p += panels) {
+        panels = tile_panels(r, p);
+        unpack_chunks(r, p, panels, k0, chunks);
+        if (p == 0) rows = rows_of(r, r->row0, r->m, k0, chunks[0].zero, start);
+        multiply_chunk(r->plan, chunks, panels, rows, r->m, r->c + p * CVQ_PANEL_ROWS, r->ldc,
+                       k0 == 0, ahead_of(r, p, panels, k0));
+    }
+}
+
+/* The same with packed activations. */
+static void run_packed_chunk(const gemm_run *r, size_t k0) {
+    gemm_chunk chunks[GEMM_RUN_PANELS];
+    _Alignas(64) int8_t q[GEMM_PACKED_ROWS * GEMM_CHUNK_Q8 * 2];
+    int32_t start[GEMM_PACKED_ROWS * GEMM_CHUNK_BLOCKS];
+    unpack_chunks(r, 0, r->panels, k0, chunks);
+    for (size_t i = 0, m; i < r->m; i += m) {
+        m = r->m - i < GEMM_PACKED_ROWS ? r->m - i : GEMM_PACKED_ROWS;
+        gemm_tile_rows rows = rows_of(r, r->row0 + i, m, k0, chunks[0].zero, start);
+        pack_rows(r->plan, &rows, m, q);
         for (size_t p = 0, panels; p < r->panels; p += panels) {
-            panels = r->panels - p < r->plan->panels ? r->panels - p : r->plan->panels;
-            multiply_chunk(r->plan, chunks + p, panels, part, rows,
-                           r->c + i * r->ldc + p * CVQ_PANEL_ROWS, r->ldc, k0 == 0);
+            panels = tile_panels(r, p);
+            multiply_chunk(r->plan, chunks + p, panels, rows, m,
+                           r->c + i * r->ldc + p * CVQ_PANEL_ROWS, r->ldc, k0 == 0,
+                           (gemm_ahead){0});
         }
     }
 }
 
 void cvq_gemm_int8_run(const gemm_plan *plan, const cvq_panels *w, size_t panel0, size_t num_panels,
                        const cvq_act8 *a, size_t row0, size_t m, float *c, size_t ldc) {
-    gemm_run r = {plan, cvq_type_describe(w->type), w, 0, 0, a, row0, m, NULL, ldc};
-    for (size_t p = 0; p < num_panels; p += GEMM_RUN_PANELS) {
-        r.panel0 = panel0 + p;
-        r.panels = num_panels - p < GEMM_RUN_PANELS ? num_panels - p : GEMM_RUN_PANELS;
-        r.c = c + p * CVQ_PANEL_ROWS;
-        for (size_t k0 = 0; k0 < w->k; k0 += GEMM_CHUNK) run_chunk(&r, k0);
-    }
+    gemm_run r = {.plan = plan, .info = cvq_type_describe(w->type), .w = w, .a = a, .ldc = ldc};
+    r.chunk = w->type == CVQ_TYPE_Q8 ? GEMM_CHUNK_Q8 : GEMM_CHUNK;
+    for (size_t i = 0; i < m; i += GEMM_RUN_ROWS)
+        for (size_t p = 0; p < num_panels; p += GEMM_RUN_PANELS) {
+            r.row0 = row0 + i;
+            r.m = m - i < GEMM_RUN_ROWS ? m - i : GEMM_RUN_ROWS;
+            r.panel0 = panel0 + p;
+            r.panels = num_panels - p < GEMM_RUN_PANELS ? num_panels - p : GEMM_RUN_PANELS;
+            r.c = c + i * ldc + p * CVQ_PANEL_ROWS;
+            for (size_t k0 = 0; k0 < w->k; k0 += r.chunk)
+                (plan->pack ? run_packed_chunk : run_chunk)(&r, k0);
+        }
 }
