@@ -197,7 +197,7 @@ ubsan: ## the same under the undefined behaviour sanitizer
 	$(SUB) $(UBSAN)
 	$(RUN_TESTS) ubsan=build/ubsan
 
-tsan: ## all unit tests under the sanitizer of data races
+tsan: ## all unit tests, and commands with several threads and processes, under the sanitizer of data races
 	$(SUB) $(TSAN)
 	$(RUN_TESTS) tsan-all=build/tsan
 
