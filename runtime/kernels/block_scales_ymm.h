@@ -40,14 +40,17 @@ GEMM_INLINE __m256i q4s_offsets(__m256i lanes) {
     return _mm256_and_si256(_mm256_srli_epi32(lanes, 3), _mm256_set1_epi32(12));
 }
 
-/* 8 of q4h's words, a lane each. */
-GEMM_INLINE __m256i q4h_lanes(const uint8_t *scales) {
-    return _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)scales));
+/* 8 of q4h's words, twice. */
+GEMM_INLINE __m256i q4h_words(const uint8_t *scales) {
+    return _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)scales));
 }
 
 /* d: the level at the place of an exponent's end and a mantissa's start; level 0 is 2^-18. */
-GEMM_INLINE __m256 q4h_scales(__m256i lanes) {
-    __m256i level = _mm256_slli_epi32(_mm256_and_si256(lanes, _mm256_set1_epi32(0xff00)), 11);
+GEMM_INLINE __m256 q4h_scales(__m256i words) {
+    const __m256i high_bytes =
+        _mm256_setr_epi8(-1, -1, 1, -1, -1, -1, 3, -1, -1, -1, 5, -1, -1, -1, 7, -1, //
+                         -1, -1, 9, -1, -1, -1, 11, -1, -1, -1, 13, -1, -1, -1, 15, -1);
+    __m256i level = _mm256_slli_epi32(_mm256_shuffle_epi8(words, high_bytes), 3);
     return _mm256_castsi256_ps(_mm256_add_epi32(level, _mm256_set1_epi32((127 - 18) << 23)));
 }
 
@@ -60,50 +63,31 @@ GEMM_INLINE q4h_tables q4h_tables_load(void) {
 }
 
 /* For each byte of a line the low byte of its row's word, which has the choices of both halves. */
-GEMM_INLINE __m256i q4h_bytes(__m256i lanes) {
+GEMM_INLINE __m256i q4h_bytes(__m256i words) {
     return _mm256_shuffle_epi8(
-        lanes, _mm256_setr_epi8(0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12, //
-                                0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12));
+        words, _mm256_setr_epi8(0, 0, 0, 0, 2, 2, 2, 2, 4, 4, 4, 4, 6, 6, 6, 6, //
+                                8, 8, 8, 8, 10, 10, 10, 10, 12, 12, 12, 12, 14, 14, 14, 14));
 }
 
-/* Which bytes take the narrow table (255 or 0) in a half of the block's columns. */
+/* Bytes with the highest bit set take the narrow table in a half of the block's columns. */
 GEMM_INLINE __m256i q4h_narrow(__m256i bytes, const int half) {
-    __m256i table_bit_first = half ? bytes : _mm256_slli_epi16(bytes, 4);
-    return _mm256_cmpgt_epi8(_mm256_setzero_si256(), table_bit_first);
+    return half ? bytes : _mm256_slli_epi16(bytes, 4);
 }
 
-/* Codes become entries of their rows' tables. */
+/* Codes become entries of their rows' tables. Assembly, since for the intrinsic gcc 12 compares
+ * `narrow` with zero, though the instruction looks at the highest bits alone. */
 GEMM_INLINE __m256i q4h_entries(__m256i codes, const q4h_tables *t, __m256i narrow) {
-    return _mm256_blendv_epi8(_mm256_shuffle_epi8(t->wide, codes),
-                              _mm256_shuffle_epi8(t->narrow, codes), narrow);
+    __m256i entries = _mm256_shuffle_epi8(t->wide, codes);
+    __asm__("vpblendvb %2, %1, %0, %0"
+            : "+x"(entries)
+            : "x"(_mm256_shuffle_epi8(t->narrow, codes)), "x"(narrow));
+    return entries;
 }
 
 /* Twice the offset for each byte. */
 GEMM_INLINE __m256i q4h_offsets(__m256i bytes, const int half) {
     __m256i twice = half ? _mm256_srli_epi16(bytes, 3) : _mm256_slli_epi16(bytes, 1);
     return _mm256_and_si256(twice, _mm256_set1_epi8(14));
-}
-
-/* Twice the offsets of both halves less the zero: two numbers of 16 bits in each lane. */
-GEMM_INLINE __m256i q4h_zero_points(__m256i lanes) {
-    const __m256i byte_twice =
-        _mm256_setr_epi8(-1, 0, 0, -1, -1, 4, 4, -1, -1, 8, 8, -1, -1, 12, 12, -1, -1, 0, 0, -1, -1,
-                         4, 4, -1, -1, 8, 8, -1, -1, 12, 12, -1);
-    __m256i offset = _mm256_and_si256(_mm256_shuffle_epi8(lanes, byte_twice),
-                                      _mm256_set1_epi32(0x00700700)); /* x 2^4 and x 2^8 */
-    offset = _mm256_mulhi_epu16(offset, _mm256_set1_epi32(1 << 29 | 1 << 9));
-    return _mm256_sub_epi16(offset, _mm256_set1_epi16(CVQ_Q4H_ZERO));
-}
-
-/* The sums of 16 and the next 16 activations, 16 bits each, in every lane. */
-GEMM_INLINE __m256i q4h_sums(const int8_t *q) {
-    __m256i x = _mm256_loadu_si256((const __m256i *)(const void *)q);
-    x = _mm256_xor_si256(x, _mm256_set1_epi8((char)128)); /* 128 more, unsigned */
-    x = _mm256_sad_epu8(x, _mm256_setzero_si256());       /* of 8 each */
-    __m128i second = _mm_slli_epi64(_mm256_extracti128_si256(x, 1), 16);
-    __m128i both = _mm_or_si128(_mm256_castsi256_si128(x), second);
-    both = _mm_add_epi16(both, _mm_unpackhi_epi64(both, both));
-    return _mm256_broadcastd_epi32(_mm_sub_epi16(both, _mm_set1_epi16(16 * 128)));
 }
 
 #endif

@@ -153,10 +153,10 @@ GEMM_INLINE void unpack_q4h(const cvq_panels *w, const uint8_t *data, gemm_chunk
         const uint8_t *plane = group + 64 + b % 2 * 256;
         uint8_t *lines = out->storage + b * 512;
         for (int h = 0; h < 2; h++) { /* of the lines */
-            const __m256i lanes = q4h_lanes(group + b % 2 * 32 + 16 * h);
-            const __m256i bytes = q4h_bytes(lanes),
+            const __m256i words = q4h_words(group + b % 2 * 32 + 16 * h);
+            const __m256i bytes = q4h_bytes(words),
                           narrow[2] = {q4h_narrow(bytes, 0), q4h_narrow(bytes, 1)};
-            _mm256_storeu_ps(out->scale[b] + 8 * h, q4h_scales(lanes));
+            _mm256_storeu_ps(out->scale[b] + 8 * h, q4h_scales(words));
             for (int at = 32 * h; at < 256; at += 64) {
                 __m256i x = load_half(plane + at), y = _mm256_srli_epi16(x, 4);
                 x = q4h_entries(_mm256_and_si256(x, low), &tables, narrow[0]);

@@ -9,14 +9,16 @@
 
 #define GEMV_MAX_ROWS 4
 #define GEMV_MAX_PANELS 2
-#define GEMV_AHEAD 1024 /* bytes ahead of a panel's loads that are asked for */
+#define GEMV_AHEAD 3072 /* bytes ahead of a panel's loads that are asked for */
 
-/* data: the first of the panels; a: from its first row and column on; c[row][16 x panel + lane]. */
-typedef void gemv_fn(const cvq_panels *w, const uint8_t *data, const gemm_rows *a, float *c,
-                     size_t ldc);
+/* data: the first of the panels, of which one comes so many panels after the other; a: from its
+ * first row and column on; c[row][16 x panel + lane]. */
+typedef void gemv_fn(const cvq_panels *w, const uint8_t *data, size_t apart, const gemm_rows *a,
+                     float *c, size_t ldc);
 
 /* One row takes two panels side by side, so that while one's loads wait at the edge of a page the
- * other's run; more rows have work enough with one. */
+ * other's run; more rows have work enough with one. The two are half of all panels apart: each half
+ * is then read from its beginning to its end, and what is asked for ahead is what comes next. */
 typedef struct gemv_plan {
     gemv_fn *two_panels;           /* one row */
     gemv_fn *panel[GEMV_MAX_ROWS]; /* [rows - 1] */
@@ -31,11 +33,14 @@ GEMM_INLINE void gemv_run(const gemv_plan *plan, const cvq_panels *w, size_t pan
         size_t at = (row0 + i) * a->stride;
         gemm_rows part = {a->q + at, a->scale + at / CVQ_ACT_BLOCK, a->sum + at / CVQ_ACT_SUM,
                           a->stride};
-        for (size_t p = 0, panels; p < num_panels; p += panels) {
-            panels = rows == 1 && num_panels - p >= 2 ? 2 : 1;
-            gemv_fn *multiply = panels == 2 ? plan->two_panels : plan->panel[rows - 1];
-            multiply(w, data + p * w->panel_stride, &part, c + i * ldc + p * CVQ_PANEL_ROWS, ldc);
-        }
+        size_t pairs = rows == 1 ? num_panels / 2 : 0, p = 0;
+        float *to = c + i * ldc;
+        for (; p < pairs; p++)
+            plan->two_panels(w, data + p * w->panel_stride, pairs, &part, to + p * CVQ_PANEL_ROWS,
+                             ldc);
+        for (p += pairs; p < num_panels; p++)
+            plan->panel[rows - 1](w, data + p * w->panel_stride, 0, &part, to + p * CVQ_PANEL_ROWS,
+                                  ldc);
     }
 }
 
@@ -66,23 +71,25 @@ GEMM_INLINE void gemv_ask(const uint8_t *data, const size_t bytes) {
 }
 
 /* The kernel of a type from the file's own
- *   multiply(type, panels, rows, w, data, a, c, ldc). */
+ *   multiply(type, panels, rows, w, data, apart, a, c, ldc). */
 #define GEMV_MULTIPLY(type, TYPE, panels, rows)                                                    \
-    static void type##_##panels##x##rows(const cvq_panels *w, const uint8_t *data,                 \
+    static void type##_##panels##x##rows(const cvq_panels *w, const uint8_t *data, size_t apart,   \
                                          const gemm_rows *a, float *c, size_t ldc) {               \
-        multiply(CVQ_TYPE_##TYPE, panels, rows, w, data, a, c, ldc);                               \
+        multiply(CVQ_TYPE_##TYPE, panels, rows, w, data, apart, a, c, ldc);                        \
     }
-#define GEMV_KERNEL(type, TYPE, suffix)                                                            \
+#define GEMV_PLAN(type, TYPE)                                                                      \
     GEMV_MULTIPLY(type, TYPE, 2, 1)                                                                \
     GEMV_MULTIPLY(type, TYPE, 1, 1)                                                                \
     GEMV_MULTIPLY(type, TYPE, 1, 2)                                                                \
     GEMV_MULTIPLY(type, TYPE, 1, 3)                                                                \
     GEMV_MULTIPLY(type, TYPE, 1, 4)                                                                \
+    static const gemv_plan type##_plan = {type##_2x1,                                              \
+                                          {type##_1x1, type##_1x2, type##_1x3, type##_1x4}};
+#define GEMV_KERNEL(type, TYPE, suffix)                                                            \
+    GEMV_PLAN(type, TYPE)                                                                          \
     void gemv_##type##_##suffix(const cvq_panels *w, size_t panel0, size_t num_panels,             \
                                 const cvq_act8 *a, size_t row0, size_t m, float *c, size_t ldc) {  \
-        static const gemv_plan plan = {type##_2x1,                                                 \
-                                       {type##_1x1, type##_1x2, type##_1x3, type##_1x4}};          \
-        gemv_run(&plan, w, panel0, num_panels, a, row0, m, c, ldc);                                \
+        gemv_run(&type##_plan, w, panel0, num_panels, a, row0, m, c, ldc);                         \
     }
 
 #endif

@@ -188,21 +188,21 @@ GEMM_INLINE void block_of_128(const int panels, const int rows, const block_scal
 }
 
 GEMM_INLINE void multiply(const cvq_type type, const int panels, const int rows,
-                          const cvq_panels *w, const uint8_t *data, const gemm_rows *a, float *c,
-                          size_t ldc) {
+                          const cvq_panels *w, const uint8_t *data, size_t apart,
+                          const gemm_rows *a, float *c, size_t ldc) {
     const size_t columns = gemv_columns(type), bytes = gemv_bytes(type);
     const size_t blocks = gemv_blocks(type), block = columns / blocks;
     const constants t = constants_load(type, w);
     const uint8_t *head[GEMV_MAX_PANELS], *group[GEMV_MAX_PANELS];
     sums s;
     GEMM_UNROLL for (int p = 0; p < panels; p++) {
-        head[p] = data + (size_t)p * w->panel_stride;
+        head[p] = data + (size_t)p * apart * w->panel_stride;
         GEMM_UNROLL for (int i = 0; i < rows; i++) s.row[i][p] = s.part[i][p] = _mm512_setzero_ps();
     }
     data += gemv_head(type);
     for (size_t k = 0; k < w->k; k += columns, data += bytes) {
         GEMM_UNROLL for (int p = 0; p < panels; p++) {
-            group[p] = data + (size_t)p * w->panel_stride;
+            group[p] = data + (size_t)p * apart * w->panel_stride;
             if (type != CVQ_TYPE_Q8) gemv_ask(group[p], bytes);
         }
         GEMM_UNROLL for (size_t b = 0; b < blocks; b++) {
@@ -219,7 +219,7 @@ GEMM_INLINE void multiply(const cvq_type type, const int panels, const int rows,
     }
     GEMM_UNROLL for (int i = 0; i < rows; i++) {
         GEMM_UNROLL for (int p = 0; p < panels; p++)
-            _mm512_storeu_ps(c + (size_t)i * ldc + CVQ_PANEL_ROWS * p, s.row[i][p]);
+            _mm512_storeu_ps(c + (size_t)i * ldc + (size_t)p * apart * CVQ_PANEL_ROWS, s.row[i][p]);
     }
 }
 

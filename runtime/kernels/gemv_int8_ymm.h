@@ -23,13 +23,12 @@ GEMM_INLINE __m256i broadcast4(const void *p) {
 }
 
 /* Rows 8h .. 8h + 7 of block b of a group: zero points of 16 bits as vpmaddwd takes them, less than
- * 0 and with 0 in the other half of a lane, or (q4h) one for each half of the columns. */
+ * 0 and with 0 in the other half of a lane. Not of q4h. */
 GEMM_INLINE __m256i zero_points(const cvq_type type, const cvq_panels *w, const uint8_t *group,
                                 const size_t b, const int h) {
     if (type == CVQ_TYPE_Q8) return _mm256_set1_epi32(0x10000 - 128);
     if (type == CVQ_TYPE_Q6) return _mm256_set1_epi32(0x10000 - 32);
     if (type == CVQ_TYPE_Q4) return _mm256_set1_epi32(0x10000 - 8);
-    if (type == CVQ_TYPE_Q4H) return q4h_zero_points(q4h_lanes(group + 32 * b + 16 * h));
     if (type == CVQ_TYPE_Q4S)
         return _mm256_add_epi16(q4s_offsets(q4s_lanes(group + 16 * b + 8 * h)),
                                 _mm256_set1_epi32((5 - w->codebook->zero) & 0xffff));
@@ -39,7 +38,7 @@ GEMM_INLINE __m256i zero_points(const cvq_type type, const cvq_panels *w, const 
     return _mm256_cvtepu16_epi32(_mm_sub_epi16(offset, _mm_set1_epi16(w->codebook->zero)));
 }
 
-/* d of all rows, 8 in each. */
+/* d of all rows, 8 in each. Not of q4h. */
 GEMM_INLINE void scales_of(const cvq_type type, const uint8_t *head, const uint8_t *group,
                            const size_t b, __m256 d[2]) {
     if (type == CVQ_TYPE_Q4S) {
@@ -48,9 +47,7 @@ GEMM_INLINE void scales_of(const cvq_type type, const uint8_t *head, const uint8
     }
     GEMM_UNROLL for (int h = 0; h < 2; h++) {
         const uint8_t *scales = group + 32 * b + 16 * h;
-        d[h] = type == CVQ_TYPE_Q4H
-                   ? q4h_scales(q4h_lanes(scales))
-                   : _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)scales));
+        d[h] = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)scales));
     }
 }
 
@@ -128,29 +125,43 @@ GEMM_INLINE void multiply_block_of_128(const int panels, const int rows,
 /* A sum plus codes times four activations, eight rows by four columns. */
 GEMM_INLINE __m256i add_products(__m256i sum, __m256i codes, const int8_t *four);
 
-/* q4h: half a panel at a time, whose choice of tables then stays in registers. */
-GEMM_INLINE void multiply_block_of_q4h(const int panels, const int rows,
-                                       const uint8_t *const *group, const size_t b,
-                                       const gemm_rows *a, size_t k,
-                                       __m256i (*dot)[GEMV_MAX_PANELS][2]) {
-    const __m256i low = _mm256_set1_epi8(15);
-    const q4h_tables tables = q4h_tables_load();
+/* q4h: half a panel at a time, whose choice of tables then stays in registers. With a->sum as
+ * q4h_pairs makes it, S and T for the halves of the columns, 2 (o S + p T) is (o 16 S + 16 p T) / 8
+ * for offsets o and p, which lie as o and 16 p in the word. */
+GEMM_INLINE void block_of_q4h(const int panels, const int rows, const places *at, const size_t b,
+                              const q4h_tables *tables, const gemm_rows *a, size_t k, sums *s) {
+    const __m256i low = _mm256_set1_epi8(15), offset_bits = _mm256_set1_epi32(7 | 0x70 << 16);
+    const __m256i zeros =
+        _mm256_set1_epi32((int)((uint32_t)-CVQ_Q4H_ZERO << 16 | (-CVQ_Q4H_ZERO / 16 & 0xffff)));
+    __m256i pairs[GEMV_MAX_ROWS], start[GEMV_MAX_ROWS];
+    GEMM_UNROLL for (int i = 0; i < rows; i++) {
+        pairs[i] = broadcast4(&a->sum[((size_t)i * a->stride + k) / CVQ_ACT_SUM]);
+        start[i] = _mm256_madd_epi16(pairs[i], zeros);
+    }
     GEMM_UNROLL for (int p = 0; p < panels; p++) {
         GEMM_UNROLL for (int h = 0; h < 2; h++) {
-            const __m256i lanes = q4h_lanes(group[p] + 32 * b + 16 * h);
-            const __m256i bytes = q4h_bytes(lanes);
+            const uint8_t *codes = at->group[p] + 64 + 256 * b + 32 * h;
+            const __m256i words = q4h_words(at->group[p] + 32 * b + 16 * h);
+            const __m256i bytes = q4h_bytes(words);
             const __m256i first = q4h_narrow(bytes, 0), second = q4h_narrow(bytes, 1);
+            const __m256i offsets = _mm256_and_si256(bytes, offset_bits);
+            __m256i dot[GEMV_MAX_ROWS];
+            GEMM_UNROLL for (int i = 0; i < rows; i++) dot[i] = _mm256_add_epi32(
+                start[i], _mm256_srai_epi32(_mm256_madd_epi16(offsets, pairs[i]), 3));
             GEMM_UNROLL for (size_t l = 0; l < 4; l++) {
-                __m256i x = load_half(group[p] + 64 + 256 * b + 64 * l + 32 * h);
+                __m256i x = load_half(codes + 64 * l);
                 __m256i y = _mm256_and_si256(_mm256_srli_epi16(x, 4), low);
-                x = q4h_entries(_mm256_and_si256(x, low), &tables, first);
-                y = q4h_entries(y, &tables, second);
+                x = q4h_entries(_mm256_and_si256(x, low), tables, first);
+                y = q4h_entries(y, tables, second);
                 GEMM_UNROLL for (int i = 0; i < rows; i++) {
                     const int8_t *q = a->q + (size_t)i * a->stride + k + 4 * l;
-                    dot[i][p][h] = add_products(dot[i][p][h], x, q);
-                    dot[i][p][h] = add_products(dot[i][p][h], y, q + 16);
+                    dot[i] = add_products(dot[i], x, q);
+                    dot[i] = add_products(dot[i], y, q + 16);
                 }
             }
+            const __m256 d = q4h_scales(words);
+            GEMM_UNROLL for (int i = 0; i < rows; i++) s->part[i][p][h] =
+                _mm256_fmadd_ps(d, _mm256_cvtepi32_ps(dot[i]), s->part[i][p][h]);
         }
     }
 }
@@ -160,18 +171,13 @@ GEMM_INLINE void block_of_32(const cvq_type type, const int panels, const int ro
                              const gemm_rows *a, size_t k, sums *s) {
     __m256i dot[GEMV_MAX_ROWS][GEMV_MAX_PANELS][2];
     GEMM_UNROLL for (int i = 0; i < rows; i++) {
-        const size_t first = (size_t)i * a->stride + k;
-        __m256i sum = type == CVQ_TYPE_Q4H ? q4h_sums(a->q + first)
-                                           : broadcast4(&a->sum[first / CVQ_ACT_SUM]);
+        __m256i sum = broadcast4(&a->sum[((size_t)i * a->stride + k) / CVQ_ACT_SUM]);
         GEMM_UNROLL for (int p = 0; p < panels; p++) {
             GEMM_UNROLL for (int h = 0; h < 2; h++) dot[i][p][h] =
                 _mm256_madd_epi16(zero_points(type, w, at->group[p], b, h), sum);
         }
     }
-    if (type == CVQ_TYPE_Q4H)
-        multiply_block_of_q4h(panels, rows, at->group, b, a, k, dot);
-    else
-        multiply_block_of_32(type, panels, rows, at->group, b, table, a, k, dot);
+    multiply_block_of_32(type, panels, rows, at->group, b, table, a, k, dot);
     add_block(type, panels, rows, at, b, dot, s);
 }
 
@@ -183,28 +189,31 @@ GEMM_INLINE void block_of_128(const int panels, const int rows, const places *at
 }
 
 GEMM_INLINE void multiply(const cvq_type type, const int panels, const int rows,
-                          const cvq_panels *w, const uint8_t *data, const gemm_rows *a, float *c,
-                          size_t ldc) {
+                          const cvq_panels *w, const uint8_t *data, size_t apart,
+                          const gemm_rows *a, float *c, size_t ldc) {
     const size_t columns = gemv_columns(type), bytes = gemv_bytes(type);
     const size_t blocks = gemv_blocks(type), block = columns / blocks;
     __m256i table = _mm256_setzero_si256();
     if (cvq_type_has_codebook(type)) table = load_table(w->codebook->table);
+    const q4h_tables tables = q4h_tables_load();
     places at;
     sums s;
     GEMM_UNROLL for (int p = 0; p < panels; p++) {
-        at.head[p] = data + (size_t)p * w->panel_stride;
+        at.head[p] = data + (size_t)p * apart * w->panel_stride;
         GEMM_UNROLL for (int i = 0; i < rows; i++) s.row[i][p][0] = s.row[i][p][1] =
             s.part[i][p][0] = s.part[i][p][1] = _mm256_setzero_ps();
     }
     data += gemv_head(type);
     for (size_t k = 0; k < w->k; k += columns, data += bytes) {
         GEMM_UNROLL for (int p = 0; p < panels; p++) {
-            at.group[p] = data + (size_t)p * w->panel_stride;
+            at.group[p] = data + (size_t)p * apart * w->panel_stride;
             if (type != CVQ_TYPE_Q8) gemv_ask(at.group[p], bytes);
         }
         GEMM_UNROLL for (size_t b = 0; b < blocks; b++) {
             if (type == CVQ_TYPE_Q8)
                 block_of_128(panels, rows, &at, b, a, k + block * b, &s);
+            else if (type == CVQ_TYPE_Q4H)
+                block_of_q4h(panels, rows, &at, b, &tables, a, k + block * b, &s);
             else
                 block_of_32(type, panels, rows, w, &at, b, table, a, k + block * b, &s);
             if (gemv_ends_part(w, k + block * (b + 1)))
@@ -213,10 +222,56 @@ GEMM_INLINE void multiply(const cvq_type type, const int panels, const int rows,
     }
     GEMM_UNROLL for (int i = 0; i < rows; i++) {
         GEMM_UNROLL for (int p = 0; p < panels; p++) {
-            GEMM_UNROLL for (int h = 0; h < 2; h++)
-                _mm256_storeu_ps(c + (size_t)i * ldc + CVQ_PANEL_ROWS * p + 8 * h, s.row[i][p][h]);
+            GEMM_UNROLL for (int h = 0; h < 2; h++) _mm256_storeu_ps(
+                c + (size_t)i * ldc + (size_t)p * apart * CVQ_PANEL_ROWS + 8 * h, s.row[i][p][h]);
         }
     }
 }
+
+/* ---------------------------------------------------------------- q4h's activations */
+
+/* Of 16,384 columns and their padding. */
+#define GEMV_PAIRS ((16384 + CVQ_MAX_GROUP) / CVQ_ACT_SUM)
+
+/* For every 32 columns two numbers of 16 bits: 16 x the sum of the first half, and the sum of the
+ * second. */
+GEMM_INLINE void q4h_pairs(const int8_t *q, size_t columns, int32_t *pairs) {
+    const __m256i ones = _mm256_set1_epi8(1);
+    for (size_t k = 0; k < columns; k += CVQ_ACT_SUM) {
+        __m256i x = _mm256_maddubs_epi16(ones, load_half((const uint8_t *)q + k)); /* of 2 each */
+        x = _mm256_madd_epi16(x, _mm256_set1_epi16(1));
+        x = _mm256_add_epi32(x, _mm256_shuffle_epi32(x, 0x4e));
+        x = _mm256_add_epi32(x, _mm256_shuffle_epi32(x, 0xb1));
+        int32_t first = _mm256_extract_epi32(x, 0), second = _mm256_extract_epi32(x, 4);
+        pairs[k / CVQ_ACT_SUM] =
+            (int32_t)((uint32_t)second << 16 | ((uint32_t)first * 16 & 0xffff));
+    }
+}
+
+/* many: the kernel for many rows, which serves where there is no room for all pairs. */
+GEMM_INLINE void gemv_q4h(const gemv_plan *plan, cvq_gemm_int8_fn *many, const cvq_panels *w,
+                          size_t panel0, size_t num_panels, const cvq_act8 *a, size_t row0,
+                          size_t m, float *c, size_t ldc) {
+    int32_t pairs[GEMV_MAX_ROWS * GEMV_PAIRS];
+    if (a->stride > GEMV_PAIRS * CVQ_ACT_SUM) {
+        many(w, panel0, num_panels, a, row0, m, c, ldc);
+        return;
+    }
+    for (size_t i = 0, rows; i < m; i += rows) {
+        rows = m - i < GEMV_MAX_ROWS ? m - i : GEMV_MAX_ROWS;
+        size_t at = (row0 + i) * a->stride;
+        for (size_t r = 0; r < rows; r++)
+            q4h_pairs(a->q + at + r * a->stride, w->k, pairs + r * a->stride / CVQ_ACT_SUM);
+        cvq_act8 part = {a->q + at, a->scale + at / CVQ_ACT_BLOCK, pairs, a->stride};
+        gemv_run(plan, w, panel0, num_panels, &part, 0, rows, c + i * ldc, ldc);
+    }
+}
+
+#define GEMV_KERNEL_Q4H(suffix, many)                                                              \
+    GEMV_PLAN(q4h, Q4H)                                                                            \
+    void gemv_q4h_##suffix(const cvq_panels *w, size_t panel0, size_t num_panels,                  \
+                           const cvq_act8 *a, size_t row0, size_t m, float *c, size_t ldc) {       \
+        gemv_q4h(&q4h_plan, many, w, panel0, num_panels, a, row0, m, c, ldc);                      \
+    }
 
 #endif

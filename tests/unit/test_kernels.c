@@ -273,7 +273,7 @@ static cvq_act8 activations_new(size_t rows, size_t k, int mode) {
 }
 
 static void compare_gemm(cvq_type type, size_t k, size_t m, bool gemv) {
-    size_t all = 5, panels = 1 + random_below(3), panel0 = random_below(all - panels + 1);
+    size_t all = 9, panels = 1 + random_below(9), panel0 = random_below(all - panels + 1);
     int mode = (int)random_below(MODES);
     cvq_panels w = weights_new(type, all, k, mode);
     cvq_act8 act = activations_new(m + 3, k, (int)random_below(MODES));
@@ -306,6 +306,7 @@ static void test_gemv_int8(void) {
         for (size_t m = 1; m <= 4; m++)
             for (int round = 0; round < 8; round++)
                 compare_gemm(type, (1 + random_below(1024 / group)) * group, m, true);
+        for (size_t k = 16640; k <= 16896; k += 256) compare_gemm(type, k, 1, true); /* q4h's end */
     }
 }
 
