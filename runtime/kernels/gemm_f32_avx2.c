@@ -1,4 +1,5 @@
 /* Matrix work in f32 with AVX2: weights to f32, and tiles of 6 rows of activations. */
+#include "runtime/kernels/gemm_f32_tiles.h"
 #include "runtime/kernels/gemm_int8_ymm.h"
 
 /* A line of 8 rows x 2 columns: the second column is the upper half of each lane. */
@@ -70,32 +71,4 @@ GEMM_INLINE void tile_rows(const size_t rows, const float *w, size_t k, const fl
     }
 }
 
-void tile_f32_16x6__avx2(const float *w, size_t k, const float *a, size_t lda, size_t m, float *c,
-                         size_t ldc, bool accumulate) {
-    for (size_t tiles = (m + 5) / 6; tiles > 0; tiles--) {
-        size_t rows = (m + tiles - 1) / tiles; /* no small tile at the end */
-        switch (rows) {
-        case 6:
-            tile_rows(6, w, k, a, lda, c, ldc, accumulate);
-            break;
-        case 5:
-            tile_rows(5, w, k, a, lda, c, ldc, accumulate);
-            break;
-        case 4:
-            tile_rows(4, w, k, a, lda, c, ldc, accumulate);
-            break;
-        case 3:
-            tile_rows(3, w, k, a, lda, c, ldc, accumulate);
-            break;
-        case 2:
-            tile_rows(2, w, k, a, lda, c, ldc, accumulate);
-            break;
-        default:
-            tile_rows(1, w, k, a, lda, c, ldc, accumulate);
-            break;
-        }
-        a += rows * lda;
-        c += rows * ldc;
-        m -= rows;
-    }
-}
+GEMM_F32_TILES(tile_f32_16x6__avx2, 6, GEMM_F32_1_TO_6)

@@ -2,6 +2,7 @@
  * which fused multiply-adds broadcast from memory. */
 #include <immintrin.h>
 
+#include "runtime/kernels/gemm_f32_tiles.h"
 #include "runtime/kernels/gemm_int8.h"
 
 /* The second column of a line is the upper half of each lane. */
@@ -31,50 +32,4 @@ GEMM_INLINE void tile_rows(const size_t rows, const float *w, size_t k, const fl
     }
 }
 
-void tile_f32_16x12__avx512(const float *w, size_t k, const float *a, size_t lda, size_t m,
-                            float *c, size_t ldc, bool accumulate) {
-    for (size_t tiles = (m + 11) / 12; tiles > 0; tiles--) {
-        size_t rows = (m + tiles - 1) / tiles; /* no small tile at the end */
-        switch (rows) {
-        case 12:
-            tile_rows(12, w, k, a, lda, c, ldc, accumulate);
-            break;
-        case 11:
-            tile_rows(11, w, k, a, lda, c, ldc, accumulate);
-            break;
-        case 10:
-            tile_rows(10, w, k, a, lda, c, ldc, accumulate);
-            break;
-        case 9:
-            tile_rows(9, w, k, a, lda, c, ldc, accumulate);
-            break;
-        case 8:
-            tile_rows(8, w, k, a, lda, c, ldc, accumulate);
-            break;
-        case 7:
-            tile_rows(7, w, k, a, lda, c, ldc, accumulate);
-            break;
-        case 6:
-            tile_rows(6, w, k, a, lda, c, ldc, accumulate);
-            break;
-        case 5:
-            tile_rows(5, w, k, a, lda, c, ldc, accumulate);
-            break;
-        case 4:
-            tile_rows(4, w, k, a, lda, c, ldc, accumulate);
-            break;
-        case 3:
-            tile_rows(3, w, k, a, lda, c, ldc, accumulate);
-            break;
-        case 2:
-            tile_rows(2, w, k, a, lda, c, ldc, accumulate);
-            break;
-        default:
-            tile_rows(1, w, k, a, lda, c, ldc, accumulate);
-            break;
-        }
-        a += rows * lda;
-        c += rows * ldc;
-        m -= rows;
-    }
-}
+GEMM_F32_TILES(tile_f32_16x12__avx512, 12, GEMM_F32_1_TO_12)
