@@ -10,7 +10,7 @@
 /* Raised whenever the same model, input and level give other bits than before, be it in a kernel or
  * in what is made of them: pictures that were kept are then computed anew. tests/test_cache.py
  * notices. */
-#define CVQ_ARITHMETIC_VERSION 3
+#define CVQ_ARITHMETIC_VERSION 4
 
 /* What the bits of a picture's slots depend on, beside model, pixels and level. */
 typedef struct cvq_slot_settings {

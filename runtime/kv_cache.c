@@ -234,10 +234,7 @@ const float *cvq_kv_keys(const cvq_kv_cache *c, const cvq_kernels *k, size_t blo
         return scratch;
     }
     const int8_t *q = (const int8_t *)v.keys;
-    for (size_t p = 0; p < panels; p++)
-        for (size_t i = 0; i < d; i++, q += LANES)
-            for (size_t lane = 0; lane < LANES; lane++)
-                scratch[(p * d + i) * LANES + lane] = (float)q[lane] * v.scales[p * LANES + lane];
+    for (size_t i = 0; i < panels * d * LANES; i++) scratch[i] = (float)q[i];
     return scratch;
 }
 
@@ -254,24 +251,28 @@ const float *cvq_kv_values(const cvq_kv_cache *c, const cvq_kernels *k, size_t b
             continue;
         }
         const int8_t *q = (const int8_t *)v.values + p * CVQ_KV_BLOCK * LANES;
-        for (size_t j = 0; j < keys; j++)
-            for (size_t lane = 0; lane < LANES; lane++)
-                out[j * LANES + lane] = (float)q[j * LANES + lane] * v.scales[CVQ_KV_BLOCK + j];
+        for (size_t i = 0; i < keys * LANES; i++) out[i] = (float)q[i];
     }
     return scratch;
+}
+
+cvq_kv_scales cvq_kv_block_scales(const cvq_kv_cache *c, size_t block, size_t head) {
+    if (c->type != CVQ_KV_Q8) return (cvq_kv_scales){0};
+    const float *scales = head_of(c, block, head).scales;
+    return (cvq_kv_scales){scales, scales + CVQ_KV_BLOCK};
 }
 
 cvq_kv_panels cvq_kv_key_panels(const cvq_kv_cache *c, size_t block, size_t head) {
     head_view v = head_of(c, block, head);
     return (cvq_kv_panels){
-        .data = v.keys, .stride = c->head_dim * LANES, .k = c->head_dim, .scale = v.scales};
+        .data = v.keys, .stride = c->head_dim * LANES, .k = c->head_dim, .next = v.values};
 }
 
 cvq_kv_panels cvq_kv_value_panels(const cvq_kv_cache *c, size_t block, size_t head, size_t keys) {
     head_view v = head_of(c, block, head);
+    bool last = block + 1 == c->num_blocks;
     return (cvq_kv_panels){.data = v.values,
                            .stride = (size_t)CVQ_KV_BLOCK * LANES,
                            .k = keys,
-                           .scale = v.scales ? v.scales + CVQ_KV_BLOCK : NULL,
-                           .scale_of_rows = true};
+                           .next = last ? NULL : head_of(c, block + 1, head).keys};
 }

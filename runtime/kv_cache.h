@@ -54,13 +54,18 @@ size_t cvq_kv_row_bytes(cvq_kv_type type, size_t heads, size_t head_dim);
 void cvq_kv_move_row(const cvq_kv_cache *c, size_t slot, uint8_t *row, bool to_cache);
 /* Keys of one head and block as 16 panels [head_dim][16]; values as panels [256][16]. Either points
  * into the cache (f32) or into scratch: room for cvq_kv_tile_floats(head_dim). panels: how many key
- * panels will be read. */
+ * panels will be read. Those of q8 are without their scales. */
 const float *cvq_kv_keys(const cvq_kv_cache *c, const cvq_kernels *k, size_t block, size_t head,
                          size_t panels, float *scratch);
 const float *cvq_kv_values(const cvq_kv_cache *c, const cvq_kernels *k, size_t block, size_t head,
                            size_t panels, float *scratch);
 size_t cvq_kv_tile_floats(size_t head_dim);
-/* The same as they lie in the cache, f16 or q8, for the kernels that read them so. */
+/* Of q8: [256] of the block's keys and of its values; NULL for other types. */
+typedef struct cvq_kv_scales {
+    const float *keys, *values;
+} cvq_kv_scales;
+cvq_kv_scales cvq_kv_block_scales(const cvq_kv_cache *c, size_t block, size_t head);
+/* Keys and values as they lie in the cache, f16 or q8, for the kernels that read them so. */
 cvq_kv_panels cvq_kv_key_panels(const cvq_kv_cache *c, size_t block, size_t head);
 cvq_kv_panels cvq_kv_value_panels(const cvq_kv_cache *c, size_t block, size_t head, size_t keys);
 

@@ -166,9 +166,16 @@ static void store_from_rows(const store_job *job, size_t head, size_t block, siz
 static void store_from_cache(const store_job *job, size_t head, size_t block, size_t keys,
                              const block_parts *b, float *scratch) {
     size_t d = job->kv->head_dim, panels = (keys + LANES - 1) / LANES;
-    const float *x = cvq_kv_keys(job->cache, job->e->k, block, head, panels, scratch);
+    const cvq_kernels *k = job->e->k;
+    cvq_kv_scales scales = cvq_kv_block_scales(job->cache, block, head);
+    const float *x = cvq_kv_keys(job->cache, k, block, head, panels, scratch);
+    for (size_t i = 0; i < panels * d && scales.keys; i++)
+        k->mul(scratch + i * LANES, scales.keys + i / d * LANES, LANES);
     for (size_t p = 0; p < panels; p++) store_keys(job, head, p, x + p * d * LANES, b);
-    x = cvq_kv_values(job->cache, job->e->k, block, head, panels, scratch);
+    x = cvq_kv_values(job->cache, k, block, head, panels, scratch);
+    for (size_t i = 0; i < panels_of(d) * KEYS && scales.values; i++)
+        if (i % KEYS < panels * LANES)
+            k->scale(scratch + i * LANES, scales.values[i % KEYS], LANES);
     for (size_t p = 0; p < panels_of(d); p++)
         store_values(job, head, p, x + p * KEYS * LANES, LANES, keys, b);
 }

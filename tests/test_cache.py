@@ -321,8 +321,8 @@ def stopped():
 
 # SHA-256 of all that is computed of NUMBER with this model of noise at the scalar level, by CVQ_ARITHMETIC_VERSION. The C library's
 # exp, sin and cos are in it, so that it holds for one of them.
-RESULTS = {('3', 'exact'): 'c5c85aeab546d4b9b3905a56c429bf0462e736abe618920ed10c3a16cc0fef48',
-           ('3', 'fast'): '6746666a1b6d7846da4071899c34464ee7e5a2bb84f766276566b2935b7f04b6'}
+RESULTS = {('4', 'exact'): 'c5c85aeab546d4b9b3905a56c429bf0462e736abe618920ed10c3a16cc0fef48',
+           ('4', 'fast'): '6746666a1b6d7846da4071899c34464ee7e5a2bb84f766276566b2935b7f04b6'}
 
 
 def arithmetic_has_a_number():

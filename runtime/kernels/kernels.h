@@ -48,16 +48,14 @@ typedef void cvq_tile_f32_fn(const float *w, size_t k, const float *a, size_t ld
 
 /* Keys or values as a cache holds them: panels of [k][16] elements. */
 typedef struct cvq_kv_panels {
-    const void *data; /* f16, or int8 */
+    const void *data; /* f16, or int8: without their scales */
     size_t stride;    /* elements from one panel to the next */
     size_t k;
-    const float *scale; /* int8: [k] where it is one of rows, else [panels][16] */
-    bool scale_of_rows;
+    const void *next; /* what will be read after them: 16 KiB may be asked for, there or not */
 } cvq_kv_panels;
 
-/* What tile_f32 gives for panel after panel, c[i][p x 16 ..], once their elements are f32 (int8:
- * times the scale, rounded); made for m of 1 to 4, and for panels that come from memory. Bit-exact.
- */
+/* What tile_f32 gives for panel after panel, c[i][p x 16 ..], once their elements are f32; made for
+ * m of 1 to 4, and for panels that come from memory. Bit-exact. */
 typedef void cvq_tile_kv_fn(const cvq_kv_panels *w, size_t panels, const float *a, size_t lda,
                             size_t m, float *c, size_t ldc, bool accumulate);
 
@@ -89,6 +87,7 @@ typedef void cvq_gelu_fn(float *x, size_t n);
 /* gate = gate / (1 + exp(-gate)) x up */
 typedef void cvq_silu_mul_fn(float *gate, const float *up, size_t n);
 typedef void cvq_add_fn(float *x, const float *y, size_t n); /* x += y */
+typedef void cvq_mul_fn(float *x, const float *y, size_t n); /* x *= y */
 typedef void cvq_scale_fn(float *x, float s, size_t n);      /* x *= s */
 typedef float cvq_max_fn(const float *x, size_t n);          /* n >= 1 */
 /* x = exp(x - max); returns their sum. x - max <= 0, may be -inf (0); below -87.3 the result may be
@@ -164,6 +163,7 @@ typedef struct cvq_kernels {
     cvq_gelu_fn *gelu;
     cvq_silu_mul_fn *silu_mul;
     cvq_add_fn *add;
+    cvq_mul_fn *mul;
     cvq_scale_fn *scale;
     cvq_max_fn *max;
     cvq_exp_sum_fn *exp_sum;

@@ -119,6 +119,13 @@ void KERNEL_NAME(add)(float *x, const float *y, size_t n) {
     }
 }
 
+void KERNEL_NAME(mul)(float *x, const float *y, size_t n) {
+    for (size_t i = 0; i < n; i += W) {
+        size_t left = n - i;
+        v_store_at(x + i, v_mul(v_load_at(x + i, left), v_load_at(y + i, left)), left);
+    }
+}
+
 void KERNEL_NAME(scale)(float *x, float s, size_t n) {
     for (size_t i = 0; i < n; i += W)
         v_store_at(x + i, v_mul(v_load_at(x + i, n - i), v_set(s)), n - i);

@@ -10,7 +10,6 @@
 #define v_store _mm256_storeu_ps
 #define v_set _mm256_set1_ps
 #define v_add _mm256_add_ps
-#define v_mul _mm256_mul_ps
 #define v_fma _mm256_fmadd_ps
 #define v_of_f16(p) _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(p)))
 #define v_of_int8(p)                                                                               \

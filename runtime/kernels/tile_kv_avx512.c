@@ -1,17 +1,16 @@
-/* Few rows by the panels of a KV cache with AVX-512: a panel is a vector, and the next is read
- * after it, so that memory is read in order. */
+/* Few rows by the panels of a KV cache with AVX-512: a panel is a vector, and two are taken side by
+ * side, so that eight sums hide what a product takes. */
 #include <immintrin.h>
 
 #define TILE_F16 tile_kv_f16__avx512
 #define TILE_INT8 tile_kv_int8__avx512
 #define V __m512
 #define W 16
-#define VECTORS 1
+#define VECTORS 2
 #define v_load _mm512_loadu_ps
 #define v_store _mm512_storeu_ps
 #define v_set _mm512_set1_ps
 #define v_add _mm512_add_ps
-#define v_mul _mm512_mul_ps
 #define v_fma _mm512_fmadd_ps
 #define v_of_f16(p) _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)(p)))
 #define v_of_int8(p)                                                                               \

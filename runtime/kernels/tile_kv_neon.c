@@ -11,7 +11,6 @@
 #define v_store vst1q_f32
 #define v_set vdupq_n_f32
 #define v_add vaddq_f32
-#define v_mul vmulq_f32
 #define v_fma(a, b, c) vfmaq_f32(c, a, b)
 #define v_of_f16(p) vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)))
 

@@ -7,8 +7,7 @@
 static float element(const cvq_kv_panels *w, bool half, size_t panel, size_t kk, size_t lane) {
     size_t at = panel * w->stride + kk * CVQ_PANEL_ROWS + lane;
     if (half) return cvq_f16_to_f32(((const uint16_t *)w->data)[at]);
-    float scale = w->scale[w->scale_of_rows ? kk : panel * CVQ_PANEL_ROWS + lane];
-    return (float)((const int8_t *)w->data)[at] * scale;
+    return (float)((const int8_t *)w->data)[at];
 }
 
 static void tile(const cvq_kv_panels *w, bool half, size_t panels, const float *a, size_t lda,

@@ -164,6 +164,7 @@ static void bench_rows(const cvq_kernels *t) {
     BENCH_ROW("gelu", t->gelu(x, n));
     BENCH_ROW("silu_mul", t->silu_mul(x, y, n));
     BENCH_ROW("add", t->add(x, y, n));
+    BENCH_ROW("mul", t->mul(x, y, n));
     BENCH_ROW("scale", t->scale(x, 0.999f, n));
     BENCH_ROW("max", sink = t->max(x, n));
     BENCH_ROW("exp_sum", sink = t->exp_sum(x, 0, n));
@@ -174,7 +175,7 @@ static void bench_rows(const cvq_kernels *t) {
     BENCH_ROW("quantize_rows", t->quantize_rows(x, n, 1, n, &act));
     BENCH_ROW("quantize_lanes", t->quantize_lanes(x, 16, n / 16, y, false, &lanes));
     for (int few = 1; few <= 4; few += 3) { /* 64 KiB: keys of a block */
-        cvq_kv_panels kv = {memory, 2048, 128, y, false};
+        cvq_kv_panels kv = {memory, 2048, 128, NULL};
         printf("  a cache's keys by %d rows:\n", few);
         BENCH_ROW("tile_kv_f16", t->tile_kv_f16(&kv, 16, x, 128, (size_t)few, o, 256, false));
         BENCH_ROW("tile_kv_int8", t->tile_kv_int8(&kv, 16, x, 128, (size_t)few, o, 256, false));

@@ -136,6 +136,43 @@ static void attention_is_right_at_every_level(void) {
         if (cvq_cpu_has((cvq_cpu_level)level)) check_level((cvq_cpu_level)level);
 }
 
+/* A query alone has its keys in ranges of which several threads take care, one among many others
+ * has them one after another. */
+static void check_ranges(cvq_kv_type type, double bound, cvq_cpu_level level) {
+    static const int threads[] = {1, 2, 3, 16};
+    problem p = {.queries = 20, .keys = 2600, .heads = 6, .kv_heads = 2, .d = 40, .causal = true};
+    size_t width = p.heads * p.d;
+    float *alone = malloc(width * sizeof(float));
+    setup(&p, type, cvq_kernels_for(level));
+    for (size_t i = 0; i < 6; i++) p.visible[i] = 1023 + i; /* about where a range ends */
+    for (size_t t = 0; t < sizeof threads / sizeof *threads; t++) {
+        cvq_engine e;
+        CHECK(cvq_engine_open(&e, cvq_kernels_for(level), threads[t], false, &never, NULL) ==
+              CVQ_OK);
+        if (t == 0) run(&p, &e, 0, p.queries, p.out);
+        for (size_t n = 0; n < p.queries; n++) {
+            run(&p, &e, n, 1, alone);
+            CHECK_SAY(memcmp(alone, p.out + n * width, width * sizeof(float)) == 0,
+                      "%s: query %zu alone with %d threads differs", cvq_cpu_level_name(level), n,
+                      threads[t]);
+        }
+        cvq_engine_close(&e);
+    }
+    double error = worst_error(&p);
+    CHECK_SAY(error <= bound, "%s, KV type %d: %g", cvq_cpu_level_name(level), (int)type, error);
+    free(alone);
+    teardown(&p);
+}
+
+static void ranges_of_keys_do_not_depend_on_threads(void) {
+    for (int level = 0; level < CVQ_CPU_LEVELS; level++) {
+        if (!cvq_cpu_has((cvq_cpu_level)level)) continue;
+        check_ranges(CVQ_KV_F32, 2e-6, (cvq_cpu_level)level);
+        check_ranges(CVQ_KV_F16, 4e-3, (cvq_cpu_level)level);
+        check_ranges(CVQ_KV_Q8, 6e-2, (cvq_cpu_level)level);
+    }
+}
+
 /* Tokens among themselves, in int8: worst error relative to the values' size of 1. */
 static const struct {
     size_t tokens, heads, d;
@@ -285,6 +322,7 @@ static void large_heads_are_refused_not_overrun(void) {
 
 int main(void) {
     RUN(attention_is_right_at_every_level);
+    RUN(ranges_of_keys_do_not_depend_on_threads);
     RUN(int8_is_close_and_the_same_everywhere);
     RUN(int8_is_close_where_queries_are_grouped_and_see_what_is_before_them);
     RUN(int8_hides_no_nan);

@@ -451,10 +451,13 @@ static void prefixes_share_blocks(void) {
                     size_t at = slot % 256, block = slot / 256;
                     const float *k = cvq_kv_keys(&b, kernels, block, h, 16, scratch[0]);
                     const float *v = cvq_kv_values(&b, kernels, block, h, 16, scratch[1]);
+                    cvq_kv_scales scales = cvq_kv_block_scales(&b, block, h);
+                    float key_scale = scales.keys ? scales.keys[at] : 1;
+                    float value_scale = scales.values ? scales.values[at] : 1;
                     for (size_t i = 0; i < DIM && (slot % 17 == 0 || slot + 20 > keys); i++) {
                         float want = (float)((slot * 31 + (h * DIM + i) * 7) % 97);
-                        float key = k[(at / 16 * DIM + i) * 16 + at % 16];
-                        float value = v[(i / 16 * 256 + at) * 16 + i % 16];
+                        float key = k[(at / 16 * DIM + i) * 16 + at % 16] * key_scale;
+                        float value = v[(i / 16 * 256 + at) * 16 + i % 16] * value_scale;
                         wrong += key - want > 0.5f || want - key > 0.5f || key != value;
                     }
                 }

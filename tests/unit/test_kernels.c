@@ -400,14 +400,12 @@ static void compare_tile_kv(size_t k, size_t panels, size_t m, bool half, bool a
     size_t stride = k * 16 + 16 * random_below(3), elements = panels * stride;
     size_t lda = k + random_below(5), ldc = panels * 16 + random_below(5);
     uint8_t *data = allocate(elements * 2 + 2);
-    float *wide = allocate(k * 64), *scale = allocate((k + panels * 16) * 4);
-    float *a = allocate((m * lda + 1) * 4);
-    cvq_kv_panels w = {data + 2, stride, k, scale, random_below(2)};
+    float *wide = allocate(k * 64), *a = allocate((m * lda + 1) * 4);
+    cvq_kv_panels w = {data + 2, stride, k, NULL};
     const uint16_t *halves = (const uint16_t *)w.data;
     for (size_t i = 0; i < elements * 2; i++) data[i + 2] = (uint8_t)random_bits();
     for (size_t i = 0; i < elements && half; i++) /* finite */
         ((uint16_t *)(void *)data)[i + 1] = cvq_f32_to_f16(random_float());
-    for (size_t i = 0; i < k + panels * 16; i++) scale[i] = random_float();
     for (size_t i = 0; i < m * lda + 1; i++) a[i] = random_float();
     output got = output_new(((m - 1) * ldc + panels * 16) * 4, 4);
     output want = output_new(((m - 1) * ldc + panels * 16) * 4, 4);
@@ -415,18 +413,15 @@ static void compare_tile_kv(size_t k, size_t panels, size_t m, bool half, bool a
     (half ? tested->tile_kv_f16 : tested->tile_kv_int8)(&w, panels, a + 1, lda, m, floats(&got),
                                                         ldc, accumulate);
     for (size_t p = 0; p < panels; p++) {
-        for (size_t i = 0; i < k * 16; i++) {
-            float factor = scale[w.scale_of_rows ? i / 16 : p * 16 + i % 16];
+        for (size_t i = 0; i < k * 16; i++)
             wide[i] = half ? cvq_f16_to_f32(halves[p * stride + i])
-                           : (float)((const int8_t *)w.data)[p * stride + i] * factor;
-        }
+                           : (float)((const int8_t *)w.data)[p * stride + i];
         scalar->tile_f32(wide, k, a + 1, lda, m, floats(&want) + p * 16, ldc, accumulate);
     }
     CHECK_SAY(outputs_equal(&got, &want), "%s: k %zu, %zu panels, m %zu", half ? "f16" : "int8", k,
               panels, m);
     free(data);
     free(wide);
-    free(scale);
     free(a);
 }
 
@@ -608,7 +603,7 @@ static void test_exp_sum(void) {
     }
 }
 
-static void test_add_scale_rotate(void) {
+static void test_add_mul_scale_rotate(void) {
     EACH_LENGTH(n) {
         output a = output_new(4 * n, 4), b = output_new(4 * n, 4);
         float *y = allocate(4 * n);
@@ -617,8 +612,10 @@ static void test_add_scale_rotate(void) {
             y[i] = random_float();
         }
         scalar->add(floats(&a), y, n);
+        scalar->mul(floats(&a), y, n);
         scalar->scale(floats(&a), 1.7f, n);
         tested->add(floats(&b), y, n);
+        tested->mul(floats(&b), y, n);
         tested->scale(floats(&b), 1.7f, n);
         CHECK_SAY(outputs_equal(&a, &b), "n %zu", n);
         float *x = allocate(8 * n), *sin = allocate(4 * n);
@@ -722,7 +719,7 @@ int main(int argc, char **argv) {
         RUN(test_norms);
         RUN(test_activations);
         RUN(test_exp_sum);
-        RUN(test_add_scale_rotate);
+        RUN(test_add_mul_scale_rotate);
         RUN(test_transpose16);
         RUN(test_f16_to_f32);
         if (emulated)
