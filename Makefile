@@ -197,9 +197,9 @@ ubsan: ## the same under the undefined behaviour sanitizer
 	$(SUB) $(UBSAN)
 	$(RUN_TESTS) ubsan=build/ubsan
 
-tsan: ## all unit tests, and commands with several threads and processes, under the sanitizer of data races
+tsan: ## the sanitizer of data races: tests that start threads, commands with several threads and processes (ALL=1: every unit test)
 	$(SUB) $(TSAN)
-	$(RUN_TESTS) tsan-all=build/tsan
+	$(RUN_TESTS) $(if $(ALL),tsan-all,tsan)=build/tsan
 
 aarch64: ## cross-build for 64-bit ARM and run the tests under qemu
 	@scripts/setup.sh --check cross

@@ -25,6 +25,17 @@ static cvq_status beside(const char *manifest, const char *name, char **out, cvq
     return status;
 }
 
+/* Whether a file whose head is not as it should be can still be looked at, byte by byte; it may be
+ * any file at all. Else *problem, such as want of memory, has nothing to do with its bytes. */
+static bool has_bad_head(const cvq_error *problem) {
+    return problem->code == CVQ_FORMAT || problem->code == CVQ_MISMATCH ||
+           problem->code == CVQ_UNSUPPORTED;
+}
+
+static cvq_status say_again(cvq_error *err, const cvq_error *problem) {
+    return cvq_fail(err, problem->code, problem->where, "%s", problem->message);
+}
+
 static cvq_status open_with_manifest(const info_arguments *args, info_file *f, cvq_error *err) {
     cvq_error unreadable = {0};
     CVQ_TRY(info_manifest_read(args, args->manifest, &f->manifest, err));
@@ -35,6 +46,7 @@ static cvq_status open_with_manifest(const info_arguments *args, info_file *f, c
         return cvq_fail(err, CVQ_OUT_OF_MEMORY, args->manifest, "no memory for a name");
     /* NOLINTBEGIN(clang-analyzer-unix.Malloc): info_file_close frees it */
     if (cvq_reader_open(&f->reader, f->path, &unreadable) == CVQ_OK) return CVQ_OK;
+    if (!has_bad_head(&unreadable)) return say_again(err, &unreadable);
     return cvq_file_map_open(&f->raw, f->path, err);
     /* NOLINTEND(clang-analyzer-unix.Malloc) */
 }
@@ -243,16 +255,6 @@ static void repair_unit(void *context, size_t index, int thread) {
     if (err.code != CVQ_OK && !atomic_exchange(&r->failed, true)) r->error = err;
 }
 
-/* Nothing says what the file should be. */
-static cvq_status no_head(const info_arguments *args, const cvq_error *problem, cvq_error *err) {
-    if (problem->code != CVQ_MISMATCH && problem->code != CVQ_FORMAT)
-        return cvq_fail(err, problem->code, problem->where, "%s", problem->message);
-    return cvq_fail(err, problem->code, args->common.operands[0],
-                    "its head is damaged, and that of %s, too; give the manifest, which has their "
-                    "hashes, with --manifest",
-                    args->repair);
-}
-
 /* What the file should be: by the manifest, else by whichever of the two has a whole head. */
 static cvq_status repair_open(const info_arguments *args, repair *r, cvq_error *err) {
     cvq_error unreadable = {0};
@@ -260,15 +262,22 @@ static cvq_status repair_open(const info_arguments *args, repair *r, cvq_error *
     second.manifest = NULL;
     char *copy = (char *)(uintptr_t)args->repair;
     second.common.operands = &copy;
-    if (info_file_open(&second, &r->copy, &unreadable) != CVQ_OK)
+    if (info_file_open(&second, &r->copy, &unreadable) != CVQ_OK) {
+        if (!has_bad_head(&unreadable)) return say_again(err, &unreadable);
         CVQ_TRY(cvq_file_map_open(&r->copy.raw, args->repair, err));
+    }
     if (args->manifest) {
         CVQ_TRY(info_file_open(&first, &r->damaged, err));
         r->extents = &r->damaged.manifest.extents;
     } else {
         unreadable = (cvq_error){0};
         if (info_file_open(&first, &r->damaged, &unreadable) != CVQ_OK) {
-            if (!r->copy.reader) return no_head(args, &unreadable, err);
+            if (!has_bad_head(&unreadable)) return say_again(err, &unreadable);
+            if (!r->copy.reader)
+                return cvq_fail(err, CVQ_MISMATCH, args->common.operands[0],
+                                "its head is damaged, and that of %s, too; give the manifest, "
+                                "which has their hashes, with --manifest",
+                                args->repair);
             CVQ_TRY(cvq_file_map_open(&r->damaged.raw, args->common.operands[0], err));
         }
         r->reference = r->damaged.reader ? r->damaged.reader : r->copy.reader;

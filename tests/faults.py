@@ -204,7 +204,8 @@ class Trial:
         if code != 1:
             return f'exit status {code}'
         lines = [line for line in err.splitlines() if not re.match(r'cvq-\w+: note: ', line)]
-        if len(lines) != 1 or not re.match(r'cvq-\w+: \S.*[^ :]', lines[0]) or 'CVQ_' in lines[0]:
+        most = case.stdin.count(b'\n') or 1  # in a conversation each line may have its own error
+        if not 1 <= len(lines) <= most or not all(re.match(r'cvq-\w+: \S.*[^ :]', x) and 'CVQ_' not in x for x in lines):
             return 'not one line that says why'
         for name in case.grows:
             have = self.read(name)

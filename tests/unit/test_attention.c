@@ -1,6 +1,6 @@
 /* runtime/attention and kv_cache: against attention in double precision, for every cache type and
  * several shapes; and a query's result does not depend on what is computed beside it.
- * cvq-test: processor */
+ * cvq-test: processor threads */
 #include "runtime/attention.h"
 
 #include <math.h>

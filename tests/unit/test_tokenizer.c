@@ -1,6 +1,7 @@
 /* The tokenizer: where text is cut, how pieces are merged, what is not UTF-8, the way back, and the
  * stored ids of tests/tokenizer/strings.json (for the real Llama-3 tokenizer only where
- * CVQ_LLAMA3_TOKENIZER names its tokenizer.json). */
+ * CVQ_LLAMA3_TOKENIZER names its tokenizer.json).
+ * cvq-test: threads */
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdlib.h>
