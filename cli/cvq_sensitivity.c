@@ -52,7 +52,7 @@ static const cvq_command command = {
     .notes =
         "MODEL.cvq is a 16-bit file, DATA.jsonl as for cvq-calibrate: questions, whose first "
         "answers are scored, and texts {\"text\"}. Each matrix in turn is quantized to 4 bits "
-        "(q4t), and all of the data goes through the model: as many times as the model has "
+        "(q4h), and all of the data goes through the model: as many times as the model has "
         "matrices, so take little data. Beside FILE lies meanwhile a copy of the model.\n"
         "FILE has a line for each matrix: its name, the type, the share of its output's square "
         "that is wrong, and the divergence from the original, KL(reference || model) in nats, on "
@@ -61,7 +61,7 @@ static const cvq_command command = {
 
 /* The type that is tried: coarse enough to be seen, and divergence grows in step with the square
  * of small errors. */
-#define TRIED CVQ_TYPE_Q4T
+#define TRIED CVQ_TYPE_Q4H
 
 typedef struct work {
     const sensitivity_args *args;
@@ -180,7 +180,7 @@ static cvq_status put_tensor(const work *w, size_t i, bool changed, double *erro
                              (size_t)from->size, w->copy.temp, err);
     cvq_tensor to = *from;
     to.type = TRIED;
-    to.codebook = cvq_codebook_default;
+    if (cvq_type_has_codebook(TRIED)) to.codebook = cvq_codebook_default;
     const cvq_type_info *info = cvq_type_describe(TRIED);
     const size_t cols = from->spec.cols, height = from->panel_rows;
     const size_t ld = cvq_padded_cols(info, cols);

@@ -23,6 +23,9 @@
  * leave open. */
 #define DAMPING 0.01
 
+/* How often a block's scale moves on to a better neighbour. */
+#define ROUNDS 2
+
 /* The loader chooses the clone, before a thread sanitizer is ready to run in what it calls. */
 #if defined(__GNUC__) && defined(__x86_64__) && !defined(__SANITIZE_THREAD__)
 #define CLONES __attribute__((target_clones("default", "avx2", "avx512f")))
@@ -300,22 +303,70 @@ CLONES static void add_errors(const float *lower, size_t place, size_t width, co
     }
 }
 
-/* A row of a block: the scale for what it holds now, then its columns from the last to the first.
- */
-static void quantize_row(const cvq_tensor *t, float row_scale, const float *lower, size_t place,
-                         const float *row, const float *weight, float *column, float *errors,
-                         uint8_t *codes, uint16_t *scale) {
+/* A row of a block that is to be quantized. */
+typedef struct block_row {
+    const cvq_tensor *t;
+    float row_scale;
+    const float *lower;  /* of the triangle */
+    size_t place;        /* of the block in it */
+    const float *row;    /* what the block holds */
+    const float *column; /* the same with the others' errors in it */
+    const float *weight;
+} block_row;
 
-    cvq_search_block(t->type, &t->codebook, row_scale, column, weight, codes, scale);
-    const cvq_block_scale s = cvq_scale_decode(t->type, &t->codebook, row_scale, *scale);
-    for (size_t k = BLOCK; k-- > 0;) {
-        const float *l = lower + cvq_triangle(place + k) + place;
+/* What comes of a scale. */
+typedef struct attempt {
+    double error; /* what the block adds to tr(E C E^T) */
+    uint16_t scale;
+    uint8_t codes[BLOCK];
+    float errors[BLOCK];
+} attempt;
+
+/* Columns from the last to the first. In q4h each half has its table and offset chosen when its
+ * turn comes. Gives up, its error as it is, where that is no longer below `limit`. */
+static void attempt_scale(const block_row *b, uint16_t scale, double limit, attempt *out) {
+    const cvq_tensor *t = b->t;
+    float column[BLOCK];
+    cvq_block_scale s = cvq_scale_decode(t->type, &t->codebook, b->row_scale, scale);
+    memcpy(column, b->column, sizeof column);
+    out->error = 0.0;
+    for (size_t k = BLOCK; k-- > 0 && out->error < limit;) {
+        const float *l = b->lower + cvq_triangle(b->place + k) + b->place;
         const size_t half = k / (BLOCK / 2);
-        codes[k] = cvq_nearest_code(t->type, &s, half, column[k]);
-        const float e = row[k] - s.d * (float)cvq_code_integer(&s, half, codes[k]);
-        errors[place + k] = e;
+        if (t->type == CVQ_TYPE_Q4H && k % (BLOCK / 2) == BLOCK / 2 - 1) {
+            scale = cvq_search_half(column, b->weight, scale, half);
+            s = cvq_scale_decode(t->type, &t->codebook, b->row_scale, scale);
+        }
+        out->codes[k] = cvq_nearest_code(t->type, &s, half, column[k]);
+        const float value = s.d * (float)cvq_code_integer(&s, half, out->codes[k]);
+        const float e = b->row[k] - value;
+        const double lost = (double)column[k] - (double)value;
+        out->error += (double)b->weight[k] * (lost * lost);
+        out->errors[k] = e;
         for (size_t c = 0; c < k; c++) column[c] += e * l[c];
     }
+    out->scale = scale;
+}
+
+/* The scale that suits the block as it is, then its neighbours, since the columns still move while
+ * they are quantized. */
+static void quantize_row(const block_row *b, float *errors, uint8_t *codes, uint16_t *scale) {
+    uint16_t near[CVQ_SEARCH_NEAR];
+    attempt best, other;
+    cvq_search_block(b->t->type, &b->t->codebook, b->row_scale, b->column, b->weight, codes, scale);
+    attempt_scale(b, *scale, HUGE_VAL, &best);
+    for (int round = 0; round < ROUNDS; round++) {
+        const uint16_t before = best.scale;
+        const size_t count = cvq_search_near(b->t->type, before, near);
+        for (size_t i = 0; i < count; i++) {
+            attempt_scale(b, near[i], best.error, &other);
+            if (other.error < best.error) best = other;
+        }
+        if (best.scale == before) break;
+    }
+    *scale = best.scale;
+    memcpy(codes, best.codes, sizeof best.codes);
+    memcpy(errors + b->place, best.errors, sizeof best.errors);
 }
 
 static void quantize_triangle(const cvq_feedback *f, const cvq_tensor *t, const float *rows,
@@ -329,10 +380,17 @@ static void quantize_triangle(const cvq_feedback *f, const cvq_tensor *t, const 
         for (size_t r = 0; r < count; r++)
             memcpy(s->columns + r * BLOCK, rows + r * cols + col, BLOCK * sizeof(float));
         add_errors(lower, place, width, s->errors, ld, s->columns);
-        for (size_t r = 0; r < count; r++)
-            quantize_row(t, row_scales[r], lower, place, rows + r * cols + col, f->weight + col,
-                         s->columns + r * BLOCK, s->errors + r * ld, s->codes + r * ld + col,
+        for (size_t r = 0; r < count; r++) {
+            const block_row b = {.t = t,
+                                 .row_scale = row_scales[r],
+                                 .lower = lower,
+                                 .place = place,
+                                 .row = rows + r * cols + col,
+                                 .column = s->columns + r * BLOCK,
+                                 .weight = f->weight + col};
+            quantize_row(&b, s->errors + r * ld, s->codes + r * ld + col,
                          &s->scales[col / BLOCK * CVQ_PANEL_ROWS + r]);
+        }
     }
 }
 

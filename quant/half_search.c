@@ -34,19 +34,23 @@ static int level_below(const cvq_search *s, float d) {
     return (int)(level < LEVELS ? level : LEVELS - 1);
 }
 
+/* The best of what was tried for one half. */
+static void keep_best(const cvq_search_halves *t, int half, level_trial *o) {
+    for (int table = 0; table < 2; table++)
+        for (int k = 0; k < 4; k++) {
+            const float error = t->error[half][table][k] * (t->d * t->d);
+            if (!(error < o->error[half])) continue;
+            o->error[half] = error;
+            o->bits[half] = (uint16_t)(table << 3 | (t->first + 2 * k));
+        }
+}
+
 static void try_level(const cvq_search_loops *loops, const cvq_search *s, int first,
                       level_trial *o) {
-    const float d = scale_of(s, o->level);
-    cvq_search_halves t = {.d = d, .first = first};
+    cvq_search_halves t = {.d = scale_of(s, o->level), .first = first};
     loops->try_halves(s, &t);
-    for (int half = 0; half < 2; half++)
-        for (int table = 0; table < 2; table++)
-            for (int k = 0; k < 4; k++) {
-                const float error = t.error[half][table][k] * (d * d);
-                if (!(error < o->error[half])) continue;
-                o->error[half] = error;
-                o->bits[half] = (uint16_t)(table << 3 | (first + 2 * k));
-            }
+    keep_best(&t, 0, o);
+    keep_best(&t, 1, o);
 }
 
 static level_trial start(int level) {
@@ -89,4 +93,18 @@ cvq_choice cvq_search_half_tables(const cvq_search_loops *loops, const cvq_searc
         }
     return (cvq_choice){error_of(&best),
                         (uint16_t)(best.level << 8 | best.bits[1] << 4 | best.bits[0])};
+}
+
+uint16_t cvq_search_half(const float *x, const float *importance, uint16_t scale, size_t half) {
+    const cvq_search_loops *loops = cvq_search_loops_best();
+    const int shift = half ? 4 : 0;
+    level_trial o = start(scale >> 8);
+    cvq_search s;
+    if (!loops->prepare(&s, 32, x, importance)) return scale;
+    for (int first = 0; first < 2; first++) {
+        cvq_search_halves t = {.d = scale_of(&s, o.level), .first = first};
+        loops->try_halves(&s, &t);
+        keep_best(&t, (int)half, &o);
+    }
+    return (uint16_t)((scale & ~(15u << shift)) | (unsigned)o.bits[half] << shift);
 }

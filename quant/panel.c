@@ -44,21 +44,6 @@ static void quantize_block(const cvq_tensor *t, const cvq_type_info *info, float
     cvq_pad_codes(t->type, &t->codebook, *scale, at.width, codes);
 }
 
-static float row_scale_of(const cvq_tensor *t, const cvq_type_info *info, const float *row,
-                          const float *importance) {
-    const size_t cols = t->spec.cols, whole = cols / info->block * info->block;
-    if (info->head_bytes == 0) return 1.0f;
-    float scale = cvq_search_row_scale(&t->codebook, row, importance, whole);
-    if (whole < cols) {
-        float x[MAX_BLOCK], w[MAX_BLOCK];
-        const float *weights =
-            widen(row, importance, place_of(info, cols, whole / info->block), info->block, x, w);
-        const float last = cvq_search_row_scale(&t->codebook, x, weights, info->block);
-        scale = last > scale ? last : scale;
-    }
-    return scale;
-}
-
 static void quantize_blocks(const cvq_tensor *t, const float *rows, size_t count,
                             const float *importance, uint8_t *panel) {
     const cvq_type_info *info = cvq_type_describe(t->type);
@@ -68,8 +53,8 @@ static void quantize_blocks(const cvq_tensor *t, const float *rows, size_t count
     uint8_t codes[CVQ_PANEL_ROWS * CVQ_MAX_GROUP];
     uint16_t scales[CVQ_MAX_BLOCKS * CVQ_PANEL_ROWS];
     float row_scales[CVQ_PANEL_ROWS] = {0};
-    for (size_t r = 0; r < count; r++)
-        row_scales[r] = row_scale_of(t, info, rows + r * cols, importance);
+    for (size_t r = 0; r < count && info->head_bytes; r++)
+        row_scales[r] = cvq_search_row_scale(&t->codebook, rows + r * cols, importance, cols);
     cvq_row_scales_pack(t->type, t->panel_rows, row_scales, panel);
     for (size_t g = 0; g < groups; g++) {
         for (size_t r = 0; r < height; r++) {

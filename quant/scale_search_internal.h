@@ -17,9 +17,10 @@ typedef struct cvq_search {
     float w[CVQ_SEARCH_MAX_BLOCK];
     float wx[CVQ_SEARCH_MAX_BLOCK];
     float sum_wxx;
-    float peak;      /* the x of largest magnitude, with its sign; the first of equals */
-    float to_unit;   /* a scale in these units = the real one x to_unit; a power of two */
-    float from_unit; /* 1 / to_unit */
+    float peak;        /* the x of largest magnitude, with its sign; the first of equals */
+    float to_unit;     /* a scale in these units = the real one x to_unit; a power of two */
+    float from_unit;   /* 1 / to_unit */
+    float weight_unit; /* w = the caller's x weight_unit; a power of two */
 } cvq_search;
 
 /* The best so far. scale is as the file has it; error is sum w (x - value)^2. */

@@ -56,6 +56,7 @@ static bool prepare(cvq_search *s, uint32_t n, const float *x, const float *impo
     s->peak = peak * to_unit;
     s->to_unit = to_unit;
     s->from_unit = power_of_two(exponent);
+    s->weight_unit = weight_unit;
     return true;
 }
 

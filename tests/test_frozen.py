@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Version 1 of the format is frozen: tests/frozen/v1.cvq.xz, with every block type, was written when it was, and stays as it is.
+So do the files that were added since, each when a writer's choice changed.
 
-It must still be read, by the C code and by the reader that was written from docs/format.md alone, with every value to the bit as
-it was then; and the same checkpoint converted with the same types must still give these bytes.
+All must still be read, by the C code and by the reader that was written from docs/format.md alone, with every value to the bit as
+it was then; and the same checkpoint converted with the same types must still give the bytes of the last.
 
-    test_frozen.py --write      wrote it; a file that is there is never written again
+    test_frozen.py --write      wrote the last; a file that is there is never written again
 """
 import hashlib
 import json
@@ -24,7 +25,9 @@ import cvq_reader as reader
 from harness import check, run, summary
 
 CHECKPOINT = 'tests/checkpoints/small'
-FROZEN = 'tests/frozen/v1'
+FROZEN = ('tests/frozen/v1',
+          'tests/frozen/v1-2')  # q4s: the scale of a row by its blocks' error
+LAST = FROZEN[-1]
 # Every block type, in language and in vision matrices; two of them in tables too.
 LAYER_TYPES = {'query_key_value': ('q4h', 'q6'), 'dense': ('q4', 'q4s'), 'gate_proj': ('q4t', 'q8'), 'up_proj': ('q4s', 'q4h'),
                'down_proj': ('q6', 'q4t')}
@@ -59,31 +62,31 @@ def facts(path):
 
 
 def write(folder):
-    if os.path.exists(FROZEN + '.cvq.xz'):
-        sys.exit(f'{FROZEN}.cvq.xz is frozen: it stays as it is')
+    if os.path.exists(LAST + '.cvq.xz'):
+        sys.exit(f'{LAST}.cvq.xz is frozen: it stays as it is')
     path = os.path.join(folder, 'file.cvq')
     data = make(path)
-    with open(FROZEN + '.cvq.xz', 'wb') as f:
+    with open(LAST + '.cvq.xz', 'wb') as f:
         f.write(lzma.compress(data, preset=9))
-    with open(FROZEN + '.json', 'w', encoding='utf-8') as f:
+    with open(LAST + '.json', 'w', encoding='utf-8') as f:
         json.dump(facts(path), f, indent=1)
         f.write('\n')
-    print(f'{FROZEN}.cvq.xz: {len(data)} bytes')
+    print(f'{LAST}.cvq.xz: {len(data)} bytes')
 
 
-def read_again(path):
-    with open(FROZEN + '.json', encoding='utf-8') as f:
+def read_again(name, path):
+    with open(name + '.json', encoding='utf-8') as f:
         then = json.load(f)
     now, tensors = facts(path), then['tensors']
-    check('the id', now['id'] == then['id'], now['id'])
+    check(f'{name}: the id', now['id'] == then['id'], now['id'])
     wrong = [t for t in tensors if now['tensors'].get(t) != tensors[t]]
-    check(f'{len(tensors)} tensors as the specification reads them', not wrong and len(now['tensors']) == len(tensors), wrong)
+    check(f'{name}: {len(tensors)} tensors as the specification reads them', not wrong and len(now['tensors']) == len(tensors), wrong)
     wrong = [t for i, t in enumerate(tensors) if hashlib.sha256(run('format_dump', 'values', path, i).out).hexdigest() != tensors[t][1]]
-    check(f'{len(tensors)} tensors as the C code reads them', not wrong, wrong)
+    check(f'{name}: {len(tensors)} tensors as the C code reads them', not wrong, wrong)
     verified = run('cvq-info', '--verify', path)
-    check('verified', verified.code == 0, verified)
+    check(f'{name}: verified', verified.code == 0, verified)
     types = {kind for kind, _ in tensors.values()}
-    check('every block type is among them', types == set(reader.NAMES), types)
+    check(f'{name}: every block type is among them', types == set(reader.NAMES), types)
 
 
 def other_versions(data, folder):
@@ -106,12 +109,13 @@ def main():
         if '--write' in sys.argv[1:]:
             write(folder)
             return 0
-        with lzma.open(FROZEN + '.cvq.xz') as f:
-            data = f.read()
         path = os.path.join(folder, 'frozen.cvq')
-        with open(path, 'wb') as f:
-            f.write(data)
-        read_again(path)
+        for name in FROZEN:
+            with lzma.open(name + '.cvq.xz') as f:
+                data = f.read()
+            with open(path, 'wb') as f:
+                f.write(data)
+            read_again(name, path)
         again = make(os.path.join(folder, 'again.cvq'))
         first = next((i for i, (a, b) in enumerate(zip(again, data)) if a != b), min(len(again), len(data)))
         check('the checkpoint gives these bytes again', again == data, f'{len(again)} and {len(data)} bytes, different from {first}')

@@ -280,6 +280,91 @@ static void rows_share_a_scale(void) {
     }
 }
 
+/* q4s: where blocks differ much in size, as with heavy tails, no multiple of the row's scale serves
+ * the row much better. */
+static void rows_choose_their_scale(void) {
+    enum { BLOCKS = 448, FACTORS = 6 };
+    static const float factors[FACTORS] = {1.0f, 0.6f, 0.8f, 1.25f, 1.5f, 1.8f};
+    static float x[32 * BLOCKS];
+    double error[FACTORS] = {0};
+    for (int row = 0; row < 8; row++) {
+        for (int k = 0; k < 32 * BLOCKS; k++) {
+            x[k] = random_weight();
+            if (k % 2000 == 7) x[k] *= 12.0f;
+        }
+        block b;
+        start(&b, CVQ_TYPE_Q4S);
+        const float scale = cvq_search_row_scale(&cvq_codebook_default, x, NULL, 32 * BLOCKS);
+        for (int i = 0; i < FACTORS * BLOCKS; i++) {
+            memcpy(b.x, x + i % BLOCKS * 32, 32 * sizeof *x);
+            b.row_scale = scale * factors[i / BLOCKS];
+            cvq_search_block(b.type, &cvq_codebook_default, b.row_scale, b.x, NULL, b.codes,
+                             &b.scale);
+            error[i / BLOCKS] += error_of(&b);
+        }
+    }
+    for (int f = 1; f < FACTORS; f++)
+        CHECK_SAY(error[0] < 1.02 * error[f], "times %g: %g, not %g", (double)factors[f], error[f],
+                  error[0]);
+}
+
+static double error_of_half(const block *b, uint16_t scale, size_t half) {
+    const cvq_block_scale s = cvq_scale_decode(b->type, NULL, 1.0f, scale);
+    double sum = 0;
+    for (uint32_t k = 0; k < 16; k++) {
+        const uint32_t i = (uint32_t)half * 16 + k;
+        const double e =
+            (double)b->x[i] - value(b, i, cvq_nearest_code(b->type, &s, half, b->x[i]), scale);
+        sum += (double)b->w[i] * e * e;
+    }
+    return sum;
+}
+
+/* q4h: of the 16 choices of a half the best at the scale's level; the other half keeps its own. */
+static void halves_are_chosen_apart(void) {
+    block b;
+    start(&b, CVQ_TYPE_Q4H);
+    for (int n = 0; n < 60; n++) {
+        fill(&b);
+        for (uint32_t k = 0; k < b.n; k++) b.w[k] = random_importance();
+        search(&b);
+        for (size_t half = 0; half < 2; half++) {
+            const int shift = half ? 4 : 0;
+            const uint16_t from = (uint16_t)(b.scale + ((unsigned)(n % 5) << 8) - 512u);
+            const uint16_t chosen = cvq_search_half(b.x, b.w, from, half);
+            CHECK((chosen & ~(15 << shift)) == (from & ~(15 << shift)));
+            const double error = error_of_half(&b, chosen, half);
+            for (int o = 0; o < 16; o++) {
+                const uint16_t other = (uint16_t)((from & ~(15 << shift)) | o << shift);
+                CHECK(error <= 1.00001 * error_of_half(&b, other, half));
+            }
+        }
+    }
+}
+
+/* Neighbours are scales of the type: finite, of the same sign, and one step away. */
+static void neighbours_are_near(void) {
+    static const cvq_type types[] = {CVQ_TYPE_Q6, CVQ_TYPE_Q4, CVQ_TYPE_Q4T, CVQ_TYPE_Q4S,
+                                     CVQ_TYPE_Q4H};
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+        const cvq_type type = types[i];
+        const cvq_codebook *c = &cvq_codebook_default;
+        for (unsigned scale = 0; scale < (type == CVQ_TYPE_Q4S ? 256u : 65536u); scale++) {
+            uint16_t near[CVQ_SEARCH_NEAR];
+            const float d = cvq_scale_decode(type, c, 1.0f, (uint16_t)scale).d;
+            if (!(fabsf(d) <= 65504.0f)) continue; /* not what a search gives */
+            const size_t count = cvq_search_near(type, (uint16_t)scale, near);
+            CHECK(count <= CVQ_SEARCH_NEAR);
+            for (size_t k = 0; k < count; k++) {
+                const float other = cvq_scale_decode(type, c, 1.0f, near[k]).d;
+                CHECK(near[k] != scale && fabsf(other) <= 65504.0f && d * other >= 0.0f);
+                if (fabsf(d) > 0x1p-10f && type != CVQ_TYPE_Q4S)
+                    CHECK(fabsf(other / d - 1.0f) < 0.07f);
+            }
+        }
+    }
+}
+
 static void importance_matters(void) {
     EACH_BLOCK_TYPE(i) {
         block a, b;
@@ -425,7 +510,7 @@ static void loops_agree(void) {
 static void bytes_are_pinned(void) {
     static const uint64_t wanted[6] = {0xbd61a3800b1ae99au, 0x9e02ffb0e8330d6au,
                                        0x4931d24c8e8af7a1u, 0xbbf9d73468da1638u,
-                                       0xb3c59382f04df958u, 0x1be5242ebfe27a43u};
+                                       0xb1b7df78849295d2u, 0x1be5242ebfe27a43u};
     state = 12345;
     EACH_BLOCK_TYPE(i) {
         uint64_t hash = 1469598103934665603u;
@@ -453,6 +538,9 @@ int main(void) {
     RUN(zeros_are_zeros);
     RUN(table_search_is_nearly_exhaustive);
     RUN(rows_share_a_scale);
+    RUN(rows_choose_their_scale);
+    RUN(halves_are_chosen_apart);
+    RUN(neighbours_are_near);
     RUN(importance_matters);
     RUN(search_is_even_handed);
     RUN(other_tables_work);
