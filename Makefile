@@ -23,7 +23,8 @@ PACKAGE_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(PACKAGES) 2>/dev/null)
 STB_CFLAGS := $(patsubst -I%,-isystem %,$(shell pkg-config --cflags stb 2>/dev/null))
 LIBS := $(shell $(PKG_CONFIG) --libs $(PACKAGES) 2>/dev/null) -lm
 
-ARCH := $(shell $(CC) -dumpmachine 2>/dev/null | cut -d- -f1)
+TARGET := $(shell $(CC) -dumpmachine 2>/dev/null)
+ARCH := $(firstword $(subst -, ,$(TARGET)))
 WERROR ?=
 WARNINGS := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wvla
 # gcc's guess at what is not set cannot know that a failure never returns CVQ_OK (clang does not guess).
@@ -36,7 +37,7 @@ SAFETY := -fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-point
 SAFETY_LINK := -fsanitize=$(SANITIZE)
 else
 SAFETY := -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fPIE
-SAFETY_LINK := -pie -Wl,-z,relro,-z,now
+SAFETY_LINK := -pie $(if $(findstring darwin,$(TARGET)),,-Wl,-z,relro,-z,now)
 endif
 # Contraction off: results must not depend on what a compiler fuses (fused operations are written out).
 CFLAGS_ALL = -std=c11 -D_GNU_SOURCE -I. -Iinclude $(WARNINGS) $(OPTIMIZE) -ffp-contract=off -fno-math-errno \
@@ -48,8 +49,10 @@ FLAGS_avx2 := -mavx2 -mfma -mf16c
 FLAGS_avxvnni := $(FLAGS_avx2) -mavxvnni
 FLAGS_avx512 := $(FLAGS_avx2) -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni
 FLAGS_avx512bf16 := $(FLAGS_avx512) -mavx512bf16
-FLAGS_dotprod := -march=armv8.2-a+dotprod
-FLAGS_i8mm := -march=armv8.2-a+dotprod+i8mm
+# On ARM gcc's first scheduling brings loads forward until there are no registers left for sums.
+FLAGS_neon := $(if $(IS_GCC),-fno-schedule-insns)
+FLAGS_dotprod := $(FLAGS_neon) -march=armv8.2-a+dotprod
+FLAGS_i8mm := $(FLAGS_neon) -march=armv8.2-a+dotprod+i8mm
 kernel_flags = $(FLAGS_$(lastword $(subst _, ,$(basename $(notdir $(1))))))
 # What some files need beside that: stb in imageio/ alone; no fuzzing of kernels, which read no files
 # (clang takes many minutes to instrument some);

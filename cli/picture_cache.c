@@ -14,6 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/file_time.h"
 #include "cli/cache_folder.h"
 #include "cli/interrupt.h"
 #include "cli/messages.h"
@@ -138,7 +139,7 @@ static void add_entry(listing *l, const char *name, const struct stat *st) {
     entry *e = &l->entries[l->count++];
     memcpy(e->name, name, NAME_BYTES);
     e->bytes = (uint64_t)st->st_size;
-    e->used = st->st_mtim;
+    e->used = cvq_file_modified(st);
 }
 
 static void list_folder(listing *l, const char *folder) {

@@ -12,6 +12,7 @@
 
 #include "base/checked.h"
 #include "base/file_map.h"
+#include "base/file_time.h"
 #include "cli/cache_folder.h"
 #include "cli/interrupt.h"
 #include "cli/messages.h"
@@ -27,11 +28,7 @@ static bool name_of(const cvq_model *model, const char *path, char name[128]) {
     struct stat st;
     uint8_t what[56 + 64], hash[CVQ_HASH_BYTES];
     if (stat(path, &st) != 0) return false;
-#ifdef __APPLE__
-    const struct timespec changed = st.st_ctimespec, modified = st.st_mtimespec;
-#else
-    const struct timespec changed = st.st_ctim, modified = st.st_mtim;
-#endif
+    const struct timespec changed = cvq_file_changed(&st), modified = cvq_file_modified(&st);
     const uint64_t values[7] = {(uint64_t)st.st_dev,        (uint64_t)st.st_ino,
                                 (uint64_t)st.st_size,       (uint64_t)modified.tv_sec,
                                 (uint64_t)modified.tv_nsec, (uint64_t)changed.tv_sec,

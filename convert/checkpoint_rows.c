@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 
 #include "base/checked.h"
+#include "base/file_time.h"
 #include "base/half.h"
 #include "base/memory.h"
 
@@ -227,7 +228,8 @@ static cvq_status feed_file(cvq_hasher *h, const cvq_safetensors *s, size_t file
     const char *name = cvq_safetensors_file_name(s, file);
     struct stat st;
     if (fstat(map->fd, &st) != 0) return cvq_fail_errno(err, name, "cannot tell its age");
-    const uint64_t facts[] = {map->size, (uint64_t)st.st_mtim.tv_sec, (uint64_t)st.st_mtim.tv_nsec};
+    const struct timespec modified = cvq_file_modified(&st);
+    const uint64_t facts[] = {map->size, (uint64_t)modified.tv_sec, (uint64_t)modified.tv_nsec};
     CVQ_TRY(cvq_hasher_feed(h, name, strlen(name) + 1, err));
     CVQ_TRY(cvq_hasher_feed(h, facts, sizeof facts, err));
     return cvq_hasher_feed(h, map->data, 8 + (size_t)cvq_load_le(map->data, 8), err);
