@@ -1,5 +1,6 @@
 /* The operations of NEON that attention in int8 consists of, for all aarch64 levels. Codes are
- * taken as signed, less 128, so that sums over keys start from 0. */
+ * taken as signed, less 128, so that sums over keys start from 0 (but where key_begin is defined
+ * before). */
 #ifndef CVQ_RUNTIME_KERNELS_ATTENTION_ARM_H
 #define CVQ_RUNTIME_KERNELS_ATTENTION_ARM_H
 
@@ -22,21 +23,31 @@
 #define v_max vmaxq_f32
 #define v_floor vrndmq_f32
 #define v_whole vcvtq_f32_s32
-#define v_nearest vcvtnq_s32_f32
 #define v_truncate vcvtq_s32_f32
 #define v_largest vmaxvq_f32
 #define tile_codes attention_codes
 #define load_codes attention_codes_load
 
+#ifndef key_begin
 #define key_begin(kv, key) vdupq_n_s32(0)
+#endif
 
 GEMM_INLINE float32x4_t v_add_exponent(float32x4_t x, int32x4_t n) {
     return vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(x), vshlq_n_s32(n, 23)));
 }
+/* The nearest integer to |x| < 2^22, in the lowest 22 bits: one addition, where a conversion has
+ * a single unit. A NaN without payload gives 0. */
+GEMM_INLINE int32x4_t v_nearest(float32x4_t x) {
+    return vreinterpretq_s32_f32(vaddq_f32(x, vdupq_n_f32(12582912.0f)));
+}
+/* The lowest bytes. */
 GEMM_INLINE void pack32(const int32x4_t *x, uint8_t *to) {
-    for (int i = 0; i < 4; i++) {
-        uint16x8_t eight = vcombine_u16(vqmovun_s32(x[2 * i]), vqmovun_s32(x[2 * i + 1]));
-        vst1_u8(to + 8 * i, vqmovn_u16(eight));
+    GEMM_UNROLL for (int i = 0; i < 2; i++) {
+        uint16x8_t low = vreinterpretq_u16_s16(
+            vuzp1q_s16(vreinterpretq_s16_s32(x[4 * i]), vreinterpretq_s16_s32(x[4 * i + 1])));
+        uint16x8_t high = vreinterpretq_u16_s16(
+            vuzp1q_s16(vreinterpretq_s16_s32(x[4 * i + 2]), vreinterpretq_s16_s32(x[4 * i + 3])));
+        vst1q_u8(to + 16 * i, vuzp1q_u8(vreinterpretq_u8_u16(low), vreinterpretq_u8_u16(high)));
     }
 }
 GEMM_INLINE uint32_t sum_bytes(const uint8_t *p) {

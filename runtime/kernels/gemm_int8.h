@@ -8,15 +8,23 @@
 
 #include "runtime/kernels/kernels_internal.h"
 
-#define GEMM_CHUNK 512                                   /* columns unpacked at a time, at most */
-#define GEMM_CHUNK_Q8 256                                /* the same of q8: a group */
+#define GEMM_CHUNK 512    /* columns unpacked at a time, at most */
+#define GEMM_CHUNK_Q8 256 /* the same of q8: a group; or where activations are packed */
 #define GEMM_CHUNK_BLOCKS (GEMM_CHUNK / 32)              /* at most */
 #define GEMM_GROUP_BYTES(bytes) (CVQ_PANEL_ROWS * bytes) /* of cvq_type_info.row_bytes */
 #define GEMM_MAX_ROWS 8
 #define GEMM_MAX_PANELS 2
 #define GEMM_RUN_ROWS 264   /* for each time that panels are unpacked */
 #define GEMM_RUN_PANELS 8   /* for each time that start values are made */
-#define GEMM_PACKED_ROWS 24 /* of packed activations at a time, for the first-level cache */
+#define GEMM_PACKED_ROWS 24 /* of packed activations at a time, for the first-level cache; even */
+
+/* A row's start values: as vectors of four on ARM, where a broadcast takes a unit of the products.
+ */
+#ifdef __aarch64__
+#define GEMM_START_VALUES (4 * GEMM_CHUNK_BLOCKS)
+#else
+#define GEMM_START_VALUES GEMM_CHUNK_BLOCKS
+#endif
 
 /* A panel's part of a chunk, unpacked. */
 typedef struct gemm_chunk {
@@ -44,11 +52,10 @@ typedef struct gemm_tile_rows {
     const float *scale;
     size_t scale_stride;
     const int32_t *start; /* what a block's sums start from: -zero x (sum of the activations); row
-                             stride GEMM_CHUNK_BLOCKS */
+                             stride GEMM_START_VALUES */
 } gemm_tile_rows;
 
-/* Brings one row's activations of a chunk of q8 into another form: GEMM_CHUNK_Q8 x
- * activation_bytes. */
+/* Brings one row's activations of a chunk into another form: GEMM_CHUNK_Q8 x activation_bytes. */
 typedef void gemm_pack_fn(const int8_t *q, int8_t *out);
 /* The start values of so many rows and columns; sums: of 32 columns each, and for all of 256. */
 typedef void gemm_start_fn(const int32_t *sums, size_t stride, size_t rows, size_t columns,
@@ -68,13 +75,10 @@ typedef struct gemm_plan {
     size_t activation_bytes;                            /* of a packed one */
     size_t rows, panels;                                /* of the largest tile */
     gemm_tile_fn *tile[GEMM_MAX_PANELS][GEMM_MAX_ROWS]; /* [panels - 1][rows - 1] */
+    /* Rows are packed two by two, 8 columns of each in turn (an odd one with itself), and no pair
+     * is parted by tiles. */
+    bool pairs;
 } gemm_plan;
-
-/* gemm_start_fn for a level without its own. */
-void cvq_gemm_start_32(const int32_t *sums, size_t stride, size_t rows, size_t columns,
-                       int32_t zero, int32_t *out);
-void cvq_gemm_start_128(const int32_t *sums, size_t stride, size_t rows, size_t columns,
-                        int32_t zero, int32_t *out);
 
 void cvq_gemm_int8_run(const gemm_plan *plan, const cvq_panels *w, size_t panel0, size_t num_panels,
                        const cvq_act8 *a, size_t row0, size_t m, float *c, size_t ldc);

@@ -177,37 +177,78 @@ GEMM_INLINE void unpack_q4h(const cvq_panels *w, const uint8_t *data, gemm_chunk
     out->zero = CVQ_Q4H_ZERO - 128;
 }
 
-GEMM_INLINE int32_t start_value(const gemm_tile_rows *a, size_t i, size_t b) {
-    return a->start[i * GEMM_CHUNK_BLOCKS + b];
+/* Sums start this much higher, and are then the bits of a float that is 1.5 x 2^23 more than they:
+ * one subtraction instead of a conversion, for which most cores have a single unit. Sums of 128
+ * columns are below 2^21. */
+#define SUM_BITS 0x4b400000
+#define SUM_MORE 12582912.0f
+
+GEMM_INLINE float32x4_t sum_to_float(int32x4_t sum) {
+    return vsubq_f32(vreinterpretq_f32_s32(sum), vdupq_n_f32(SUM_MORE));
 }
 
-/* What a tile gathers over 128 columns, before the activations' scale: four quarters a row. */
-GEMM_INLINE void part_clear(const size_t rows, float32x4_t (*part)[4]) {
-    GEMM_UNROLL for (size_t i = 0; i < rows; i++) {
-        GEMM_UNROLL for (size_t j = 0; j < 4; j++) part[i][j] = vdupq_n_f32(0);
+/* The starts of a row's eight blocks of 32 columns, or two of 128, in the lanes of s. */
+GEMM_INLINE void start_lanes(const size_t block, const int32_t *sums, int32_t zero,
+                             int32x4_t s[2]) {
+    const int32x4_t none = vdupq_n_s32(SUM_BITS), factor = vdupq_n_s32(zero);
+    int32x4_t first = vld1q_s32(sums), second = vld1q_s32(sums + 4);
+    if (block == 128) {
+        first = vpaddq_s32(first, second);
+        first = second = vpaddq_s32(first, first);
     }
+    s[0] = vmlsq_s32(none, first, factor);
+    s[1] = vmlsq_s32(none, second, factor);
+}
+
+/* The starts of one row and 256 columns, four lanes for each. */
+GEMM_INLINE void start_row(const size_t block, const int32_t *sums, int32_t zero, int32_t *out) {
+    int32x4_t s[2];
+    start_lanes(block, sums, zero, s);
+    GEMM_UNROLL for (int j = 0; j < 2; j++) {
+        vst1q_s32(out + 16 * j, vdupq_laneq_s32(s[j], 0));
+        vst1q_s32(out + 16 * j + 4, vdupq_laneq_s32(s[j], 1));
+        if (block == 128) break;
+        vst1q_s32(out + 16 * j + 8, vdupq_laneq_s32(s[j], 2));
+        vst1q_s32(out + 16 * j + 12, vdupq_laneq_s32(s[j], 3));
+    }
+}
+
+#define START_OF(block)                                                                            \
+    static void start_##block(const int32_t *sums, size_t stride, size_t rows, size_t columns,     \
+                              int32_t zero, int32_t *out) {                                        \
+        for (size_t i = 0; i < rows; i++)                                                          \
+            for (size_t k = 0; k < columns; k += 256)                                              \
+                start_row(block, sums + i * stride + k / CVQ_ACT_SUM, zero,                        \
+                          out + i * GEMM_START_VALUES + 4 * (k / block));                          \
+    }
+
+/* A load for each use: compilers load once and copy, which takes the units of the products. */
+GEMM_INLINE int32x4_t load_again(const int32_t *p) {
+    int32x4_t x;
+    __asm__ volatile("ldr %q0, %1" : "=w"(x) : "Q"(*(const int32_t(*)[4])p));
+    return x;
+}
+
+/* The start of block b for row i. */
+GEMM_INLINE int32x4_t start_value(const gemm_tile_rows *a, size_t i, size_t b) {
+    return load_again(a->start + i * GEMM_START_VALUES + 4 * b);
+}
+
+/* What the sums of 128 columns start from. */
+GEMM_INLINE float32x4_t part_start(void) {
+    static const _Alignas(16) int32_t zeros[4];
+    return vreinterpretq_f32_s32(load_again(zeros));
 }
 
 /* The end of a block, for a row and a quarter. */
-GEMM_INLINE void part_add(int32x4_t dot, const float *weight_scale, float32x4_t *part) {
-    *part = vfmaq_f32(*part, vld1q_f32(weight_scale), vcvtq_f32_s32(dot));
+GEMM_INLINE void part_add(int32x4_t sum, float32x4_t weight_scale, float32x4_t *part) {
+    *part = vfmaq_f32(*part, weight_scale, sum_to_float(sum));
 }
 
-/* After block b: the end of 128 columns, if it is one. first: c starts from 0. */
-GEMM_INLINE void part_end(const size_t rows, const gemm_chunk *w, const gemm_tile_rows *a, size_t b,
-                          const size_t block, float32x4_t (*part)[4], float *c, size_t ldc,
-                          bool first) {
-    const size_t done = (b + 1) * block, piece = b * block / CVQ_ACT_BLOCK;
-    if (done % CVQ_ACT_BLOCK != 0 && done != w->columns) return;
-    GEMM_UNROLL for (size_t i = 0; i < rows; i++) {
-        const float scale = a->scale[i * a->scale_stride + piece];
-        GEMM_UNROLL for (size_t j = 0; j < 4; j++) {
-            float *out = c + i * ldc + 4 * j;
-            float32x4_t before = first && piece == 0 ? vdupq_n_f32(0) : vld1q_f32(out);
-            vst1q_f32(out, vfmaq_n_f32(before, part[i][j], scale));
-        }
-    }
-    part_clear(rows, part);
+/* The end of the 128 columns from k on, for four numbers of c; first: of the whole chunk. */
+GEMM_INLINE void part_end(float32x4_t part, float scale, float *c, bool fresh) {
+    float32x4_t before = fresh ? vdupq_n_f32(0) : vld1q_f32(c);
+    vst1q_f32(c, vfmaq_n_f32(before, part, scale));
 }
 
 #endif

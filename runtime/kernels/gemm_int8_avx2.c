@@ -218,7 +218,7 @@ TILES_6(q4, Q4)
                                            const cvq_act8 *a, size_t row0, size_t m, float *c,     \
                                            size_t ldc) {                                           \
         static const gemm_plan plan = {                                                            \
-            unpack, start, pack, activation_bytes, rows, 1, {{NAMES_##rows(tiles)}}};              \
+            unpack, start, pack, activation_bytes, rows, 1, {{NAMES_##rows(tiles)}}, false};       \
         cvq_gemm_int8_run(&plan, w, panel0, num_panels, a, row0, m, c, ldc);                       \
     }
 KERNEL_OF(q8, unpack_q8_split, start_128, pack_split, 2, 6, q8)

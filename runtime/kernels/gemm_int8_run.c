@@ -60,25 +60,6 @@ static void ask_for_lines(gemm_ahead *next, size_t lines) {
     }
 }
 
-static void start_values(const int32_t *sums, size_t stride, size_t rows, size_t blocks,
-                         size_t block, int32_t zero, int32_t *out) {
-    const size_t each = block / CVQ_ACT_SUM;
-    for (size_t i = 0; i < rows; i++, sums += stride, out += GEMM_CHUNK_BLOCKS)
-        for (size_t b = 0; b < blocks; b++) {
-            int32_t sum = 0;
-            for (size_t j = 0; j < each; j++) sum += sums[b * each + j];
-            out[b] = -zero * sum;
-        }
-}
-void cvq_gemm_start_32(const int32_t *sums, size_t stride, size_t rows, size_t columns,
-                       int32_t zero, int32_t *out) {
-    start_values(sums, stride, rows, columns / 32, 32, zero, out);
-}
-void cvq_gemm_start_128(const int32_t *sums, size_t stride, size_t rows, size_t columns,
-                        int32_t zero, int32_t *out) {
-    start_values(sums, stride, rows, columns / 128, 128, zero, out);
-}
-
 /* The chunk from column k0 on of `rows` rows; zero: of the weights; start: memory for what sums
  * start from. */
 static gemm_tile_rows rows_of(const gemm_run *r, size_t row0, size_t rows, size_t k0, int32_t zero,
@@ -94,10 +75,13 @@ static gemm_tile_rows rows_of(const gemm_run *r, size_t row0, size_t rows, size_
                             .start = start};
 }
 
-/* Into memory for as many rows as there are, 2 bytes a column at most. */
+/* Into memory for an even number of rows, 2 bytes a column at most. */
 static void pack_rows(const gemm_plan *plan, gemm_tile_rows *a, size_t rows, int8_t *memory) {
     const size_t stride = GEMM_CHUNK_Q8 * plan->activation_bytes;
-    for (size_t i = 0; i < rows; i++) plan->pack(a->q + i * a->stride, memory + i * stride);
+    for (size_t i = 0; i < rows + (plan->pairs && rows % 2); i++) {
+        int8_t *to = memory + (plan->pairs ? (i - i % 2) * stride + i % 2 * 8 : i * stride);
+        plan->pack(a->q + (i < rows ? i : rows - 1) * a->stride, to);
+    }
     a->q = memory;
     a->stride = stride;
 }
@@ -110,11 +94,12 @@ static void multiply_chunk(const gemm_plan *plan, const gemm_chunk *chunks, size
     const size_t lines = (next.panels * (next.bytes / 64 + 1) + tiles - 1) / tiles;
     for (; tiles > 0; tiles--) {
         size_t rows = (m + tiles - 1) / tiles; /* no small tile at the end */
+        if (plan->pairs && rows % 2 && rows < m) rows++;
         ask_for_lines(&next, lines);
         plan->tile[panels - 1][rows - 1](chunks, &a, c, ldc, first);
         a.q += rows * a.stride;
         a.scale += rows * a.scale_stride;
-        a.start += rows * GEMM_CHUNK_BLOCKS;
+        a.start += rows * GEMM_START_VALUES;
         c += rows * ldc;
         m -= rows;
     }
@@ -137,7 +122,7 @@ static size_t tile_panels(const gemm_run *r, size_t p) {
 /* The chunk from column k0 on. */
 static void run_chunk(const gemm_run *r, size_t k0) {
     gemm_chunk chunks[GEMM_MAX_PANELS];
-    int32_t start[GEMM_RUN_ROWS * GEMM_CHUNK_BLOCKS];
+    _Alignas(16) int32_t start[GEMM_RUN_ROWS * GEMM_START_VALUES];
     gemm_tile_rows rows = {0};
     for (size_t p = 0, panels; p < r->panels; p += panels) {
         panels = tile_panels(r, p);
@@ -152,7 +137,7 @@ static void run_chunk(const gemm_run *r, size_t k0) {
 static void run_packed_chunk(const gemm_run *r, size_t k0) {
     gemm_chunk chunks[GEMM_RUN_PANELS];
     _Alignas(64) int8_t q[GEMM_PACKED_ROWS * GEMM_CHUNK_Q8 * 2];
-    int32_t start[GEMM_PACKED_ROWS * GEMM_CHUNK_BLOCKS];
+    _Alignas(16) int32_t start[GEMM_PACKED_ROWS * GEMM_START_VALUES];
     unpack_chunks(r, 0, r->panels, k0, chunks);
     for (size_t i = 0, m; i < r->m; i += m) {
         m = r->m - i < GEMM_PACKED_ROWS ? r->m - i : GEMM_PACKED_ROWS;
@@ -170,7 +155,7 @@ static void run_packed_chunk(const gemm_run *r, size_t k0) {
 void cvq_gemm_int8_run(const gemm_plan *plan, const cvq_panels *w, size_t panel0, size_t num_panels,
                        const cvq_act8 *a, size_t row0, size_t m, float *c, size_t ldc) {
     gemm_run r = {.plan = plan, .info = cvq_type_describe(w->type), .w = w, .a = a, .ldc = ldc};
-    r.chunk = w->type == CVQ_TYPE_Q8 ? GEMM_CHUNK_Q8 : GEMM_CHUNK;
+    r.chunk = w->type == CVQ_TYPE_Q8 || plan->pack ? GEMM_CHUNK_Q8 : GEMM_CHUNK;
     for (size_t i = 0; i < m; i += GEMM_RUN_ROWS)
         for (size_t p = 0; p < num_panels; p += GEMM_RUN_PANELS) {
             r.row0 = row0 + i;
