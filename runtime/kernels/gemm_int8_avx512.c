@@ -10,6 +10,8 @@
 #include "runtime/kernels/block_scales_zmm.h"
 #include "runtime/kernels/gemm_int8_start.h"
 
+#define KEPT_ROWS 2
+
 static __m512i load_line(const uint8_t *p) {
     return _mm512_loadu_si512((const void *)p);
 }
@@ -186,8 +188,16 @@ GEMM_INLINE void multiply_block(const int panels, const int rows, const int bloc
     }
 }
 
+/* Stores of c take turns with the products, so of blocks of 32 columns, which leave registers free,
+ * the first rows' c stays there for a whole chunk. */
 GEMM_INLINE void tile(const int panels, const int rows, const int block, const gemm_chunk *w,
                       const gemm_tile_rows *a, float *c, size_t ldc, bool first) {
+    const int kept = block > 32 ? 0 : rows < KEPT_ROWS ? rows : KEPT_ROWS;
+    __m512 keep[KEPT_ROWS][GEMM_MAX_PANELS];
+    GEMM_UNROLL for (int i = 0; i < kept; i++) {
+        GEMM_UNROLL for (int p = 0; p < panels; p++) keep[i][p] =
+            first ? _mm512_setzero_ps() : _mm512_loadu_ps(c + (size_t)i * ldc + 16 * p);
+    }
     for (size_t k = 0; k < w->columns; k += CVQ_ACT_BLOCK, first = false) {
         const size_t end = k + CVQ_ACT_BLOCK < w->columns ? k + CVQ_ACT_BLOCK : w->columns;
         __m512 part[GEMM_MAX_ROWS][GEMM_MAX_PANELS];
@@ -200,11 +210,19 @@ GEMM_INLINE void tile(const int panels, const int rows, const int block, const g
         GEMM_UNROLL for (int i = 0; i < rows; i++) {
             const __m512 s = _mm512_set1_ps(scale[(size_t)i * a->scale_stride]);
             GEMM_UNROLL for (int p = 0; p < panels; p++) {
+                if (i < kept) {
+                    keep[i][p] = _mm512_fmadd_ps(part[i][p], s, keep[i][p]);
+                    continue;
+                }
                 float *out = c + (size_t)i * ldc + 16 * p;
                 __m512 before = first ? _mm512_setzero_ps() : _mm512_loadu_ps(out);
                 _mm512_storeu_ps(out, _mm512_fmadd_ps(part[i][p], s, before));
             }
         }
+    }
+    GEMM_UNROLL for (int i = 0; i < kept; i++) {
+        GEMM_UNROLL for (int p = 0; p < panels; p++)
+            _mm512_storeu_ps(c + (size_t)i * ldc + 16 * p, keep[i][p]);
     }
 }
 
