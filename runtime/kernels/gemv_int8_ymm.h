@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "runtime/kernels/block_scales_ymm.h"
+#define GEMV_AHEAD 4096
 #include "runtime/kernels/gemv_int8.h"
 
 typedef struct line {
