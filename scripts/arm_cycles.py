@@ -3,7 +3,7 @@
 
     make aarch64                                       (or only its build)
     scripts/arm_cycles.py [BUILD] [--cpu NAME]... [--level NAME]... [--kernel NAME]... [--type NAME]...
-                          [--mca llvm-mca-22] [--listing]
+                          [--mca llvm-mca-22]
 
 qemu follows one call of a kernel (tests/tools/kernel_call.c) instruction by instruction, and llvm-mca
 simulates the stream on each core: nothing is left out, neither how tiles begin and end, nor what a
