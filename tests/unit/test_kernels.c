@@ -297,6 +297,9 @@ static void test_gemm_int8(void) {
             for (int round = 0; round < 6; round++)
                 compare_gemm(type, (1 + random_below(1024 / group)) * group, m, false);
         compare_gemm(type, 1024, 77, false);
+        /* Several chunks, and part of one; more rows than the kernels take at a time. */
+        compare_gemm(type, 1792, 13, false);
+        compare_gemm(type, group, 270, false);
     }
 }
 
