@@ -9,6 +9,10 @@
 
 #define GEMV_MAX_ROWS 4
 #define GEMV_MAX_PANELS 2
+#ifndef GEMV_AHEAD /* bytes ahead of a panel's loads that are asked for; a level may have its own  \
+                    */
+#define GEMV_AHEAD 3072
+#endif
 
 /* data: the first of the panels, of which one comes so many panels after the other; a: from its
  * first row and column on; c[row][16 x panel + lane]. */
@@ -63,8 +67,8 @@ GEMM_INLINE bool gemv_ends_part(const cvq_panels *w, size_t k) {
     return k % CVQ_ACT_BLOCK == 0 || k == w->k;
 }
 
-/* Asks for as many bytes as are about to be loaded, GEMV_AHEAD (the level's own) further on. Near
- * the end of the weights that is beyond them: a request for what is not there does nothing. */
+/* Asks for as many bytes as are about to be loaded, GEMV_AHEAD further on. Near the end of the
+ * weights that is beyond them: a request for what is not there does nothing. */
 GEMM_INLINE void gemv_ask(const uint8_t *data, const size_t bytes) {
     GEMM_UNROLL for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(data + GEMV_AHEAD + i);
 }

@@ -9,7 +9,6 @@
 #include <string.h>
 
 #include "runtime/kernels/block_scales_zmm.h"
-#define GEMV_AHEAD 3072
 #include "runtime/kernels/gemv_int8.h"
 
 GEMM_INLINE __m512i load_line(const uint8_t *p) {
