@@ -138,7 +138,7 @@ static uint16_t even_moved(cvq_type type, uint16_t scale, int by) {
  */
 static uint16_t field_moved(uint16_t scale, int shift, int bits, int by) {
     const int field = (scale >> shift & ((1 << bits) - 1)) + by;
-    return field < 0 || field >> bits ? scale : (uint16_t)(scale + (by << shift));
+    return (uint16_t)(field < 0 || field >> bits ? scale : scale + by * (1 << shift));
 }
 
 size_t cvq_search_near(cvq_type type, uint16_t scale, uint16_t near[CVQ_SEARCH_NEAR]) {

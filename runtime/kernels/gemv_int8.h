@@ -9,8 +9,8 @@
 
 #define GEMV_MAX_ROWS 4
 #define GEMV_MAX_PANELS 2
-#ifndef GEMV_AHEAD /* bytes ahead of a panel's loads that are asked for; a level may have its own  \
-                    */
+/* Bytes ahead of a panel's loads that are asked for, where a level has no number of its own. */
+#ifndef GEMV_AHEAD
 #define GEMV_AHEAD 3072
 #endif
 
@@ -67,13 +67,11 @@ GEMM_INLINE bool gemv_ends_part(const cvq_panels *w, size_t k) {
     return k % CVQ_ACT_BLOCK == 0 || k == w->k;
 }
 
-#ifdef GEMV_AHEAD /* not ARM's levels, for which it is not measured */
 /* Asks for as many bytes as are about to be loaded, GEMV_AHEAD further on. Near the end of the
  * weights that is beyond them: a request for what is not there does nothing. */
 GEMM_INLINE void gemv_ask(const uint8_t *data, const size_t bytes) {
     GEMM_UNROLL for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(data + GEMV_AHEAD + i);
 }
-#endif
 
 /* The kernel of a type from the file's own
  *   multiply(type, panels, rows, w, data, apart, a, c, ldc). */
