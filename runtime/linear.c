@@ -72,13 +72,13 @@ void cvq_input_quantize(const cvq_engine *e, cvq_input *in) {
 }
 
 typedef struct factor {
-    const cvq_matrix *w;
+    const cvq_matrix *matrix;
     cvq_gemm_int8_fn *int8; /* NULL: exact */
 } factor;
 
 typedef struct linear_job {
     const cvq_engine *e;
-    factor w, gate; /* gate: as large as w; w NULL: none */
+    factor w, gate; /* gate: as large as w; its matrix NULL: none */
     const cvq_input *in;
     cvq_then then;
     float *y;
@@ -116,7 +116,7 @@ static void tile_exact(const linear_job *job, const cvq_panels *w, const linear_
 
 static void multiply(const linear_job *job, const factor *f, const linear_tile *t, float *c,
                      float *decoded) {
-    const cvq_panels *w = &f->w->panels;
+    const cvq_panels *w = &f->matrix->panels;
     if (f->int8)
         f->int8(w, t->panel, t->panels, &job->in->act, t->row, t->rows, c, TILE_COLS);
     else
@@ -124,7 +124,7 @@ static void multiply(const linear_job *job, const factor *f, const linear_tile *
 }
 
 static void add_bias(const linear_job *job, const factor *f, const linear_tile *t, float *v) {
-    if (f->w->bias) job->e->k->add(v, f->w->bias + t->column, t->columns);
+    if (f->matrix->bias) job->e->k->add(v, f->matrix->bias + t->column, t->columns);
 }
 
 /* Row i of the tile; y: what is there before, and where the result goes. */
@@ -133,7 +133,7 @@ static void finish_row(const linear_job *job, const linear_tile *t, tile_memory 
     const cvq_kernels *k = job->e->k;
     float *v = m->products + i * TILE_COLS, *gate = m->gate + i * TILE_COLS;
     add_bias(job, &job->w, t, v);
-    if (job->gate.w) {
+    if (job->gate.matrix) {
         add_bias(job, &job->gate, t, gate);
         k->silu_mul(gate, v, t->columns);
         v = gate;
@@ -157,7 +157,7 @@ static void finish_row_int8(const linear_job *job, const linear_tile *t, tile_me
         memcpy(result, job->y + row * job->ldy + t->column, n * sizeof *result);
     finish_row(job, t, m, i, result);
     cvq_act8 out = {next->q + at, next->scale + at / CVQ_ACT_BLOCK, next->sum + at / CVQ_ACT_SUM,
-                    t->column + n == job->w.w->rows ? end - at : TILE_COLS};
+                    t->column + n == job->w.matrix->rows ? end - at : TILE_COLS};
     job->e->k->quantize_rows(result, n, 1, n, &out);
 }
 _Static_assert(TILE_COLS == CVQ_ACT_BLOCK, "a tile's columns are a block of the next input");
@@ -172,10 +172,10 @@ static void tile_unit(void *context, size_t unit, int thread) {
     t.rows = job->in->rows - t.row < job->tile_rows ? job->in->rows - t.row : job->tile_rows;
     t.panels = job->panels - t.panel < PANELS ? job->panels - t.panel : PANELS;
     t.column = t.panel * CVQ_PANEL_ROWS;
-    t.columns = job->w.w->rows - t.column;
+    t.columns = job->w.matrix->rows - t.column;
     if (t.columns > t.panels * CVQ_PANEL_ROWS) t.columns = t.panels * CVQ_PANEL_ROWS;
     tile_memory *m = (void *)cvq_engine_scratch(job->e, thread);
-    if (job->gate.w) multiply(job, &job->gate, &t, m->gate, m->decoded);
+    if (job->gate.matrix) multiply(job, &job->gate, &t, m->gate, m->decoded);
     multiply(job, &job->w, &t, m->products, m->decoded);
     for (size_t i = 0; i < t.rows; i++)
         if (job->next)
@@ -198,33 +198,34 @@ static cvq_gemm_int8_fn *int8_kernel(const cvq_engine *e, const cvq_matrix *w, s
     return (rows <= FEW_ROWS ? e->k->gemv_int8 : e->k->gemm_int8)[w->panels.type];
 }
 
+/* Its kernel, and whether that takes int8. */
+static bool prepare(const linear_job *job, factor *f, const cvq_input *in) {
+    cvq_engine_show(job->e, f->matrix->name, in->place, in->rows, in->cols, in->x, in->ld);
+    f->int8 = int8_kernel(job->e, f->matrix, in->rows);
+    return f->int8 != NULL;
+}
+
 /* job: with w, gate, in and what follows. */
 static void run(linear_job *job, cvq_input *in) {
     const cvq_engine *e = job->e;
     if (in->rows == 0) return;
-    factor *factors[] = {&job->gate, &job->w};
-    bool int8 = false;
-    for (size_t i = 0; i < 2; i++) {
-        const cvq_matrix *w = factors[i]->w;
-        if (!w) continue;
-        cvq_engine_show(e, w->name, in->place, in->rows, in->cols, in->x, in->ld);
-        factors[i]->int8 = int8_kernel(e, w, in->rows);
-        if (factors[i]->int8) int8 = true;
-    }
+    bool int8 = job->gate.matrix && prepare(job, &job->gate, in);
+    if (prepare(job, &job->w, in)) int8 = true;
     if (int8) cvq_input_quantize(e, in);
     job->in = in;
     job->tile_rows = tile_rows(in->rows, in->cols, int8);
     job->row_tiles = (in->rows + job->tile_rows - 1) / job->tile_rows;
-    job->panels = (job->w.w->rows + CVQ_PANEL_ROWS - 1) / CVQ_PANEL_ROWS;
+    job->panels = (job->w.matrix->rows + CVQ_PANEL_ROWS - 1) / CVQ_PANEL_ROWS;
     size_t panel_tiles = (job->panels + PANELS - 1) / PANELS;
     cvq_parallel_for(e->threads, job->row_tiles * panel_tiles, tile_unit, job);
-    double products = job->gate.w ? 2 : 1;
-    cvq_engine_worked(e, products * (double)in->rows * (double)in->cols * (double)job->w.w->rows);
+    double products = job->gate.matrix ? 2 : 1;
+    cvq_engine_worked(e,
+                      products * (double)in->rows * (double)in->cols * (double)job->w.matrix->rows);
 }
 
 void cvq_linear(const cvq_engine *e, const cvq_matrix *w, cvq_input *in, cvq_then then, float *y,
                 size_t ldy) {
-    linear_job job = {.e = e, .w = {.w = w}, .then = then, .y = y, .ldy = ldy};
+    linear_job job = {.e = e, .w = {.matrix = w}, .then = then, .y = y, .ldy = ldy};
     run(&job, in);
 }
 
@@ -241,12 +242,13 @@ static void run_chain(linear_job *job, cvq_input *in, const cvq_matrix *reader, 
 
 void cvq_linear_chain(const cvq_engine *e, const cvq_matrix *w, cvq_input *in, cvq_then then,
                       float *y, const cvq_matrix *reader, cvq_input *out) {
-    linear_job job = {.e = e, .w = {.w = w}, .then = then, .y = y};
+    linear_job job = {.e = e, .w = {.matrix = w}, .then = then, .y = y};
     run_chain(&job, in, reader, out);
 }
 
 void cvq_linear_gated(const cvq_engine *e, const cvq_matrix *gate, const cvq_matrix *up,
                       cvq_input *in, float *y, const cvq_matrix *reader, cvq_input *out) {
-    linear_job job = {.e = e, .w = {.w = up}, .gate = {.w = gate}, .then = CVQ_THEN_STORE, .y = y};
+    linear_job job = {
+        .e = e, .w = {.matrix = up}, .gate = {.matrix = gate}, .then = CVQ_THEN_STORE, .y = y};
     run_chain(&job, in, reader, out);
 }

@@ -107,11 +107,12 @@ static void multiply_chunk(const gemm_plan *plan, const gemm_chunk *chunks, size
 
 static void unpack_chunks(const gemm_run *r, size_t p, size_t panels, size_t k0,
                           gemm_chunk *chunks) {
-    for (size_t i = 0; i < panels; i++) {
+    size_t i = 0;
+    do { /* there is one at least */
         chunks[i].columns = chunk_columns(r, k0);
         chunks[i].head = r->w->data + (r->panel0 + p + i) * r->w->panel_stride;
         r->plan->unpack(r->w, chunk_data(r, p + i, k0), &chunks[i]);
-    }
+    } while (++i < panels);
 }
 
 /* How many of the panels from p on a tile takes. */
