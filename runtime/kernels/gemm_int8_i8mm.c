@@ -25,11 +25,9 @@ GEMM_INLINE void zip_lines(gemm_chunk *chunk) {
 
 /* Scales in the places of a pair's sums, two rows of weights twice: [block][8][4], behind the
  * lines. */
-GEMM_INLINE float *pair_scales(gemm_chunk *chunk) {
-    return (float *)(void *)(chunk->storage + GEMM_CHUNK_Q8 * CVQ_PANEL_ROWS);
-}
+#define PAIR_SCALES (GEMM_CHUNK_Q8 * CVQ_PANEL_ROWS)
 GEMM_INLINE void pair_up_scales(const size_t block, gemm_chunk *chunk) {
-    float *to = pair_scales(chunk);
+    float *to = (float *)(void *)(chunk->storage + PAIR_SCALES);
     for (size_t b = 0; b < chunk->columns / block; b++)
         for (size_t j = 0; j < CVQ_PANEL_ROWS; j += 2, to += 4) {
             float32x2_t two = vld1_f32(chunk->scale[b] + j);
@@ -117,8 +115,7 @@ GEMM_INLINE void end_pairs(const size_t rows, float32x4_t (*part)[4], const gemm
 GEMM_INLINE void tile(const size_t rows, const size_t block, const gemm_chunk *w,
                       const gemm_tile_rows *a, float *c, size_t ldc, bool first) {
     const size_t pairs = (rows + 1) / 2;
-    const float *scales =
-        (const float *)(const void *)(w->storage + GEMM_CHUNK_Q8 * CVQ_PANEL_ROWS);
+    const float *scales = (const float *)(const void *)(w->storage + PAIR_SCALES);
     for (size_t half = 0; half < 2; half++)
         for (size_t k = 0; k < w->columns; k += CVQ_ACT_BLOCK) {
             const size_t end = k + CVQ_ACT_BLOCK < w->columns ? k + CVQ_ACT_BLOCK : w->columns;
