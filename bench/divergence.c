@@ -62,6 +62,9 @@ static cvq_status grow(cvq_divergence *d, cvq_error *err) {
     double *kld = nll ? realloc(d->kld, more * sizeof *kld) : NULL;
     if (!kld) return cvq_fail(err, CVQ_OUT_OF_MEMORY, "perplexity", "no memory for the tokens");
     d->kld = kld;
+    double *excess = realloc(d->excess, more * sizeof *excess);
+    if (!excess) return cvq_fail(err, CVQ_OUT_OF_MEMORY, "perplexity", "no memory for the tokens");
+    d->excess = excess;
     d->capacity = more;
     return CVQ_OK;
 }
@@ -70,27 +73,30 @@ cvq_status cvq_divergence_add(cvq_divergence *d, const cvq_prediction *p,
                               const cvq_saved_row *reference, double kld, cvq_error *err) {
     if (d->count == d->capacity) CVQ_TRY(grow(d, err));
     d->nll[d->count] = p->nll;
-    d->kld[d->count++] = kld;
-    if (reference) {
-        d->agreed += reference->best == p->best;
-        d->reference_nll += reference->nll;
-    }
+    d->kld[d->count] = kld;
+    d->excess[d->count++] = reference ? p->nll - reference->nll : 0;
+    d->agreed += reference && reference->best == p->best;
     return CVQ_OK;
 }
 
 cvq_divergence_sum cvq_divergence_summarize(cvq_divergence *d) {
-    double n = (double)d->count, mean = cvq_mean(d->nll, d->count);
-    cvq_divergence_sum s = {.perplexity = exp(mean)};
-    s.deviation = s.perplexity * cvq_deviation(d->nll, d->count) / sqrt(n);
-    s.kld_mean = cvq_mean(d->kld, d->count);
-    s.kld_p99 = cvq_quantile(d->kld, d->count, 0.99);
-    s.top1_agreement = (double)d->agreed / n;
-    s.perplexity_ratio = exp(mean - d->reference_nll / n);
+    const size_t n = d->count;
+    const double root = sqrt((double)n);
+    cvq_divergence_sum s = {.perplexity = exp(cvq_mean(d->nll, n))};
+    s.perplexity_stderr = s.perplexity * cvq_deviation(d->nll, n) / root;
+    s.kld_mean = cvq_mean(d->kld, n);
+    s.kld_stderr = cvq_deviation(d->kld, n) / root;
+    s.kld_median = cvq_quantile(d->kld, n, 0.5);
+    s.kld_p99 = cvq_quantile(d->kld, n, 0.99);
+    s.top1_agreement = (double)d->agreed / (double)n;
+    s.perplexity_ratio = exp(cvq_mean(d->excess, n));
+    s.perplexity_ratio_stderr = s.perplexity_ratio * cvq_deviation(d->excess, n) / root;
     return s;
 }
 
 void cvq_divergence_free(cvq_divergence *d) {
     free(d->nll);
     free(d->kld);
+    free(d->excess);
     *d = (cvq_divergence){0};
 }

@@ -39,19 +39,22 @@ double cvq_logits_divergence(const float *reference, double reference_log_sum, c
 
 /* All tokens of a text. Start with {0}. */
 typedef struct cvq_divergence {
-    double *nll, *kld; /* [count]; kld only with a reference */
+    double *nll;          /* [count] */
+    double *kld, *excess; /* [count], with a reference: nll less the reference's */
     size_t count, capacity, agreed;
-    double reference_nll; /* their sum */
 } cvq_divergence;
 
 /* reference: NULL for none, for all tokens alike. */
 cvq_status cvq_divergence_add(cvq_divergence *d, const cvq_prediction *p,
                               const cvq_saved_row *reference, double kld, cvq_error *err);
 
+/* The standard errors take tokens for independent: sd / sqrt(n). The ratio's is that of the tokens'
+ * differences, far below those of the two perplexities, which have the text's own difficulty. */
 typedef struct cvq_divergence_sum {
-    double perplexity, deviation; /* exp of the mean nll; its standard error, perplexity x sd(nll) /
-                                     sqrt(n) */
-    double kld_mean, kld_p99, top1_agreement, perplexity_ratio; /* with a reference */
+    double perplexity, perplexity_stderr; /* exp of the mean nll */
+    /* With a reference: */
+    double kld_mean, kld_stderr, kld_median, kld_p99, top1_agreement;
+    double perplexity_ratio, perplexity_ratio_stderr;
 } cvq_divergence_sum;
 
 /* count > 0; sorts kld. */

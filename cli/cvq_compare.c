@@ -181,10 +181,13 @@ static cJSON *predictions(cvq_divergence *d, bool compared) {
     cJSON *o = cJSON_CreateObject();
     cvq_json_add_number(o, "tokens", (double)d->count);
     cvq_json_add_number(o, "perplexity", s.perplexity);
-    cvq_json_add_number(o, "stderr", s.deviation);
+    cvq_json_add_number(o, "stderr", s.perplexity_stderr);
     if (!compared) return o;
     cvq_json_add_number(o, "perplexity_ratio", s.perplexity_ratio);
+    cvq_json_add_number(o, "perplexity_ratio_stderr", s.perplexity_ratio_stderr);
     cvq_json_add_number(o, "kld_mean", s.kld_mean);
+    cvq_json_add_number(o, "kld_stderr", s.kld_stderr);
+    cvq_json_add_number(o, "kld_median", s.kld_median);
     cvq_json_add_number(o, "kld_p99", s.kld_p99);
     cvq_json_add_number(o, "top1_agreement", s.top1_agreement);
     return o;

@@ -43,7 +43,7 @@ static const cvq_option options[] = {
      .kind = CVQ_OPTION_FLAG,
      .offset = MEMBER(run.json),
      .help = "print one JSON object: perplexity, stderr, tokens, and with --kld kld_mean, kld_p99, "
-             "top1_agreement and perplexity_ratio"},
+             "top1_agreement, perplexity_ratio, and their standard errors"},
     CVQ_OPTION_TEMPLATE(MEMBER(run.template_choice)),
     CVQ_OPTION_ROPE(MEMBER(run.rope)),
     CVQ_OPTION_KV(MEMBER(run.kv)),
@@ -63,9 +63,11 @@ static const cvq_command command = {
     .notes =
         "The text is encoded as a whole and cut into windows that do not overlap; each is read "
         "after a bos, all its tokens count, and a last one that is too short is dropped. The "
-        "standard error is perplexity x sd(loss) / sqrt(tokens).\n"
+        "standard error (+-) is perplexity x sd(loss) / sqrt(tokens); that of the ratio is taken "
+        "from the tokens' differences, so that the text's own difficulty does not count.\n"
         "The divergence is that of the model from the reference, KL(reference || model), in nats, "
-        "as mean and 99th percentile over the tokens. Saved predictions are rounded to 16 bits in "
+        "as mean, median and 99th percentile over the tokens. Saved predictions are rounded to 16 "
+        "bits in "
         "the logarithm: a model differs from its own by about 2e-9.",
 };
 
@@ -121,13 +123,16 @@ static cvq_status print_json(const measurement *m, const cvq_divergence_sum *s, 
     cvq_buffer text = {0};
     cJSON *root = cJSON_CreateObject();
     cvq_json_add_number(root, "perplexity", s->perplexity);
-    cvq_json_add_number(root, "stderr", s->deviation);
+    cvq_json_add_number(root, "stderr", s->perplexity_stderr);
     cvq_json_add_number(root, "tokens", (double)m->sum.count);
     if (m->args->kld) {
         cvq_json_add_number(root, "kld_mean", s->kld_mean);
+        cvq_json_add_number(root, "kld_stderr", s->kld_stderr);
+        cvq_json_add_number(root, "kld_median", s->kld_median);
         cvq_json_add_number(root, "kld_p99", s->kld_p99);
         cvq_json_add_number(root, "top1_agreement", s->top1_agreement);
         cvq_json_add_number(root, "perplexity_ratio", s->perplexity_ratio);
+        cvq_json_add_number(root, "perplexity_ratio_stderr", s->perplexity_ratio_stderr);
     }
     cvq_status status = cvq_json_print(&text, root, err);
     if (status == CVQ_OK) printf("%s\n", (const char *)text.data);
@@ -140,12 +145,13 @@ static cvq_status report(measurement *m, cvq_error *err) {
     char count[32];
     cvq_divergence_sum s = cvq_divergence_summarize(&m->sum);
     if (m->args->run.json) return print_json(m, &s, err);
-    printf("perplexity %.4f +- %.4f over %s tokens\n", s.perplexity, s.deviation,
+    printf("perplexity %.4f +- %.4f over %s tokens\n", s.perplexity, s.perplexity_stderr,
            cvq_with_commas(m->sum.count, count));
     if (m->args->kld)
-        printf("against %s: perplexity x %.5f, KL divergence %.6f (99%%: %.6f), the same likeliest "
-               "token %.2f%%\n",
-               m->args->kld, s.perplexity_ratio, s.kld_mean, s.kld_p99, 100 * s.top1_agreement);
+        printf("against %s: perplexity x %.5f +- %.5f, KL divergence %.6f +- %.6f (median %.6f, "
+               "99%%: %.6f), the same likeliest token %.2f%%\n",
+               m->args->kld, s.perplexity_ratio, s.perplexity_ratio_stderr, s.kld_mean,
+               s.kld_stderr, s.kld_median, s.kld_p99, 100 * s.top1_agreement);
     return CVQ_OK;
 }
 

@@ -67,9 +67,13 @@ static void sums(void) {
     }
     cvq_divergence_sum s = cvq_divergence_summarize(&d);
     CHECK(fabs(s.perplexity - exp(3)) < 1e-12);
-    CHECK(fabs(s.deviation - exp(3) * sqrt(14. / 3) / 2) < 1e-12);
+    CHECK(fabs(s.perplexity_stderr - exp(3) * sqrt(14. / 3) / 2) < 1e-12);
     CHECK(fabs(s.kld_mean - 0.25) < 1e-15 && fabs(s.kld_p99 - 0.397) < 1e-12);
+    CHECK(fabs(s.kld_stderr - sqrt(0.05 / 3) / 2) < 1e-15 && fabs(s.kld_median - 0.25) < 1e-15);
     CHECK(s.top1_agreement == 0.75 && fabs(s.perplexity_ratio - exp(0.5)) < 1e-12);
+    /* The reference's loss is the same for all here, so that the ratio is no surer than the rest.
+     */
+    CHECK(fabs(s.perplexity_ratio_stderr - exp(0.5) * sqrt(14. / 3) / 2) < 1e-12);
     cvq_divergence_free(&d);
 }
 
