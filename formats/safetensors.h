@@ -56,10 +56,10 @@ size_t cvq_safetensors_files(const cvq_safetensors *s);
 const char *cvq_safetensors_file_name(const cvq_safetensors *s, size_t file); /* base name */
 const cvq_file_map *cvq_safetensors_file_map(const cvq_safetensors *s, size_t file);
 
-/* Rows [row, row + n) of a tensor seen as [rows, cols], as f32 into out[n * cols]. F32, F16 and
- * BF16 only. */
+/* Elements [first, first + count) of a tensor, in the order of the file, as f32. F32, F16 and BF16
+ * only. */
 cvq_status cvq_st_read_f32(const cvq_st_tensor *t, uint64_t first, uint64_t count, float *out,
-                           cvq_error *err); /* elements */
+                           cvq_error *err);
 
 /* Writing: names, dtypes and dims first (offset, file and data are ignored), then the bytes of each
  * tensor in that order. */

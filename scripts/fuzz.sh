@@ -10,6 +10,7 @@ cd "$(dirname "$0")/.."
 folder=${1:?usage: scripts/fuzz.sh FOLDER MINUTES [TARGET...]}
 minutes=${2:?usage: scripts/fuzz.sh FOLDER MINUTES [TARGET...]}
 shift 2
+[[ $minutes =~ ^[1-9][0-9]{0,4}$ ]] || { echo "fuzz: MINUTES is \"$minutes\", not a whole number from 1 on" >&2; exit 2; }
 targets=("$@")
 [ $# -gt 0 ] || for program in "$folder"/fuzz_*; do targets+=("$(basename "$program" | sed 's/^fuzz_//')"); done
 base=$(dirname "$folder")
