@@ -2,6 +2,22 @@
 
 #include "cli/messages.h"
 
+static void note_what_saw_little(const cvq_importance *importance, const cvq_model_config *config,
+                                 const cvq_common *common) {
+    size_t few = 0, of = 0;
+    for (size_t i = 0; i < cvq_model_tensor_count(config); i++) {
+        uint64_t tokens;
+        if (!cvq_importance_has(importance, i, &tokens)) continue;
+        of++;
+        few += tokens < cvq_feedback_enough(config);
+    }
+    if (few > 0)
+        cvq_say_note(common,
+                     "--imatrix: %zu of %zu matrices saw fewer than %llu tokens; calibrate with "
+                     "more data",
+                     few, of, (unsigned long long)cvq_feedback_enough(config));
+}
+
 static void note_what_goes_without(const cvq_second_moments_file *moments,
                                    const cvq_model_config *config, const cvq_common *common) {
     size_t few = 0, of = 0;
@@ -21,7 +37,10 @@ static void note_what_goes_without(const cvq_second_moments_file *moments,
 cvq_status cvq_calibration_files_open(cvq_calibration_files *c, const cvq_calibration_paths *paths,
                                       const cvq_model_config *config, const cvq_common *common,
                                       cvq_error *err) {
-    if (paths->imatrix) CVQ_TRY(cvq_importance_open(&c->importance, paths->imatrix, config, err));
+    if (paths->imatrix) {
+        CVQ_TRY(cvq_importance_open(&c->importance, paths->imatrix, config, err));
+        note_what_saw_little(c->importance, config, common);
+    }
     if (!paths->feedback) return CVQ_OK;
     CVQ_TRY(cvq_second_moments_file_open(&c->moments, paths->feedback, config, err));
     note_what_goes_without(c->moments, config, common);

@@ -32,8 +32,8 @@ typedef struct cvq_calibration_files {
     cvq_second_moments_file *moments;
 } cvq_calibration_files;
 
-/* Opens what was given; a note says which of the decoder's matrices go without feedback. Close it
- * in any case. */
+/* Opens what was given; notes say how many matrices saw too few tokens, and how many of the
+ * decoder's go without feedback. Close it in any case. */
 cvq_status cvq_calibration_files_open(cvq_calibration_files *c, const cvq_calibration_paths *paths,
                                       const cvq_model_config *config, const cvq_common *common,
                                       cvq_error *err);

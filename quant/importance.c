@@ -13,9 +13,16 @@
 #include "formats/safetensors.h"
 #include "quant/calibration_hash.h"
 
+/* One of the model's tensors. */
+typedef struct measured {
+    float *mean; /* [cols], or NULL */
+    bool found;
+    uint64_t tokens;
+} measured;
+
 struct cvq_importance {
     size_t count;
-    float **mean; /* [count] of the model's tensors: [cols] each, or NULL */
+    measured *tensors; /* [count] */
     uint8_t hash[CVQ_HASH_BYTES];
 };
 
@@ -30,7 +37,7 @@ static const cvq_st_tensor *find(const cvq_safetensors *file, const char *tensor
 }
 
 /* One matrix: both its tensors are there. */
-static cvq_status read_mean(float **out, const cvq_tensor_spec *spec, const cvq_st_tensor *sum,
+static cvq_status read_mean(measured *out, const cvq_tensor_spec *spec, const cvq_st_tensor *sum,
                             const cvq_st_tensor *tokens, cvq_error *err) {
     if (sum->dtype != CVQ_ST_F32 || sum->ndim != 1 || sum->dims[0] != spec->cols)
         return cvq_fail(err, CVQ_FORMAT, sum->name,
@@ -52,8 +59,9 @@ static cvq_status read_mean(float **out, const cvq_tensor_spec *spec, const cvq_
         }
         mean[k] = count ? (float)((double)v / (double)count) : 0.0f;
     }
+    *out = (measured){.found = true, .tokens = count};
     if (count) {
-        *out = mean;
+        out->mean = mean;
     } else {
         free(mean); /* no token came by: nothing is known */
     }
@@ -97,10 +105,10 @@ static cvq_status read_all(cvq_importance *out, const cvq_safetensors *file,
         if (!sum && !tokens) continue;
         if (!sum || !tokens)
             return cvq_fail(err, CVQ_FORMAT, spec.name, "has only one of .sum_sq and .count");
-        CVQ_TRY(read_mean(&out->mean[i], &spec, sum, tokens, err));
+        CVQ_TRY(read_mean(&out->tensors[i], &spec, sum, tokens, err));
         if (!heeded(&spec)) {
-            free(out->mean[i]);
-            out->mean[i] = NULL;
+            free(out->tensors[i].mean);
+            out->tensors[i].mean = NULL;
         }
         found += 2;
     }
@@ -114,15 +122,15 @@ cvq_status cvq_importance_open(cvq_importance **out, const char *path,
     if (cvq_safetensors_open(&file, path, &problem) != CVQ_OK)
         return cvq_fail_advising(err, path, &problem, ADVICE);
     const size_t count = cvq_model_tensor_count(config);
-    void *memory = NULL, *means = NULL;
+    void *memory = NULL, *tensors = NULL;
     cvq_importance *imp = NULL;
     cvq_status status = cvq_alloc(&memory, 1, sizeof *imp, path, err);
     if (status != CVQ_OK) goto done;
     imp = memory;
-    status = cvq_alloc(&means, count, sizeof *imp->mean, path, err);
+    status = cvq_alloc(&tensors, count, sizeof *imp->tensors, path, err);
     if (status != CVQ_OK) goto done;
     imp->count = count;
-    imp->mean = means;
+    imp->tensors = tensors;
     status = read_all(imp, file, config, &problem);
     if (status != CVQ_OK) status = cvq_fail_advising(err, path, &problem, ADVICE);
     if (status == CVQ_OK) status = cvq_calibration_hash(file, imp->hash, err);
@@ -141,11 +149,17 @@ const uint8_t *cvq_importance_hash(const cvq_importance *i) {
 
 void cvq_importance_free(cvq_importance *i) {
     if (!i) return;
-    for (size_t t = 0; t < i->count; t++) free(i->mean[t]);
-    free(i->mean);
+    for (size_t t = 0; t < i->count; t++) free(i->tensors[t].mean);
+    free(i->tensors);
     free(i);
 }
 
 const float *cvq_importance_of(const cvq_importance *i, size_t tensor) {
-    return tensor < i->count ? i->mean[tensor] : NULL;
+    return tensor < i->count ? i->tensors[tensor].mean : NULL;
+}
+
+bool cvq_importance_has(const cvq_importance *i, size_t tensor, uint64_t *tokens) {
+    if (tensor >= i->count || !i->tensors[tensor].found) return false;
+    *tokens = i->tensors[tensor].tokens;
+    return true;
 }

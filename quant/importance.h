@@ -17,5 +17,7 @@ void cvq_importance_free(cvq_importance *i);
 /* Mean square of each input channel, [cols], or NULL where the file has none (or count 0) for this
  * tensor, and for the vision expert's queries, keys and values, which are better off without. */
 const float *cvq_importance_of(const cvq_importance *i, size_t tensor);
+/* Whether the file has this tensor, and how many tokens it saw. */
+bool cvq_importance_has(const cvq_importance *i, size_t tensor, uint64_t *tokens);
 
 #endif

@@ -109,7 +109,9 @@ def texts_alone():
     check('only vision is unseen', r.code == 0 and unseen and all('vision' in k for k in unseen) and len(unseen) == 38, (r, len(unseen)))
     check('which is said', r.err.count('no token went through') == 4, r)
     r = run('cvq-quantize', '-q', '--imatrix', 'text.safetensors', 'tiny.cvq', 'text.cvq')
-    check('cvq-quantize takes it', r.code == 0, r)
+    check('cvq-quantize takes it', r.code == 0 and not r.err, r)
+    r = run('cvq-quantize', '--force', '--imatrix', 'text.safetensors', 'tiny.cvq', 'text.cvq')
+    check('and says how much is missing', r.code == 0 and '--imatrix: 59 of 59 matrices saw fewer than 128 tokens' in r.err, r)
 
 
 def long_prompts():
@@ -197,6 +199,8 @@ def quantizing():
             r = run('cvq-quantize', '-q', '--force', '--recipe', recipe, '--report', name + '.tsv', *more, 'tiny.cvq', name + '.cvq')
             check(f'{recipe} {name}', r.code == 0, r)
             sums.append(weighted_error('tiny.cvq', name + '.cvq', importance))
+        r = run('cvq-quantize', '--force', '--recipe', recipe, '--imatrix', 'whole.safetensors', 'tiny.cvq', name + '.cvq')
+        check(f'{recipe}: what saw too little is said', r.err.count('saw fewer than 128 tokens') == 1 and '--imatrix: 25 of 59' in r.err, r)
         plain, weighed = sums
         worse = [k for k in plain if weighed[k] > plain[k]]
         total = sum(weighed.values()) / sum(plain.values())

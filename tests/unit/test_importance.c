@@ -63,7 +63,11 @@ static void means_are_read(void) {
     if (!imp) return;
     for (size_t i = 0; i < cvq_model_tensor_count(&c); i++)
         CHECK((cvq_importance_of(imp, i) != NULL) == (i == conv));
+    uint64_t tokens = 0;
     CHECK(cvq_importance_of(imp, SIZE_MAX) == NULL);
+    CHECK(cvq_importance_has(imp, conv, &tokens) && tokens == 4);
+    CHECK(!cvq_importance_has(imp, conv + 1, &tokens));
+    CHECK(!cvq_importance_has(imp, SIZE_MAX, &tokens) && tokens == 4);
     const float *mean = cvq_importance_of(imp, conv);
     CHECK(mean && mean[0] == 0.0f && mean[2] == 0.75f && mean[79] == 79.0f / 4);
     cvq_importance_free(imp);
@@ -74,6 +78,7 @@ static void means_are_read(void) {
     imp = NULL;
     CHECK(cvq_importance_open(&imp, path, &c, &err) == CVQ_OK);
     CHECK(imp && cvq_importance_of(imp, conv) == NULL);
+    CHECK(cvq_importance_has(imp, conv, &tokens) && tokens == 0);
     cvq_importance_free(imp);
     cvq_importance_free(NULL);
 }
