@@ -7,10 +7,11 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { LEFT = 70, TOP = 40, HEIGHT = 320, BELOW = 190, STEP = 22, LEGEND = 230 };
+enum { LEFT = 70, TOP = 40, HEIGHT = 320, BELOW = 190, STEP = 22, LEGEND = 230, ROW = 18 };
 
-static const char *const colors[] = {"#1f77b4", "#d62728", "#2ca02c", "#9467bd",
-                                     "#ff7f0e", "#17becf", "#8c564b", "#7f7f7f"};
+static const char *const colors[] = {
+    "#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#8c564b", "#7f7f7f",
+    "#e377c2", "#bcbd22", "#000000", "#0b3d91", "#98df8a", "#ff9896", "#c5b0d5", "#c49c94"};
 
 static cvq_status put(cvq_buffer *svg, cvq_error *err, const char *format, ...) CVQ_PRINTF(3, 4);
 static cvq_status put(cvq_buffer *svg, cvq_error *err, const char *format, ...) {
@@ -82,9 +83,9 @@ static cvq_status put_axes(cvq_buffer *svg, const cvq_chart *c, int low, int hig
 
 static cvq_status put_series(cvq_buffer *svg, const cvq_chart *c, size_t s, int low, int high,
                              cvq_error *err) {
-    const char *color = colors[s % (sizeof colors / sizeof *colors)];
-    const char *dash = s < sizeof colors / sizeof *colors ? "none" : "5 3";
-    const double right = LEFT + STEP * (double)c->num_labels, y = TOP + 10 + 18 * (double)s;
+    const char *color = colors[c->series[s].color % (sizeof colors / sizeof *colors)];
+    const char *dash = c->series[s].dashed ? "5 3" : "none";
+    const double right = LEFT + STEP * (double)c->num_labels, y = TOP + 10 + ROW * (double)s;
     bool pen_down = false;
     CVQ_TRY(put(svg, err,
                 "<path fill='none' stroke='%s' stroke-dasharray='%s' stroke-width='2' "
@@ -109,14 +110,15 @@ static cvq_status put_series(cvq_buffer *svg, const cvq_chart *c, size_t s, int 
 
 cvq_status cvq_chart_print(cvq_buffer *svg, const cvq_chart *c, cvq_error *err) {
     const double width = LEFT + STEP * (double)c->num_labels + LEGEND;
+    const double legend = TOP + ROW * (double)(c->num_series + 1);
     int low, high;
     find_decades(c, &low, &high);
     CVQ_TRY(put(svg, err,
-                "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 %.0f %d' "
+                "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 %.0f %.0f' "
                 "font-family='sans-serif' font-size='11'>\n"
                 "<rect width='100%%' height='100%%' fill='white'/>\n"
                 "<text x='%d' y='20' font-size='14'>",
-                width, TOP + HEIGHT + BELOW, LEFT));
+                width, fmax(TOP + HEIGHT + BELOW, legend), LEFT));
     CVQ_TRY(put_text(svg, c->title, err));
     CVQ_TRY(put(svg, err,
                 "</text>\n<text transform='translate(16 %d) rotate(-90)' "

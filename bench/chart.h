@@ -2,11 +2,15 @@
 #ifndef CVQ_BENCH_CHART_H
 #define CVQ_BENCH_CHART_H
 
+#include <stdbool.h>
+
 #include "base/memory.h"
 
 typedef struct cvq_chart_series {
     const char *name;
     const double *values; /* [num_labels]; what is not above 0 is left out */
+    unsigned color;       /* 0 to 15 differ, then they come again */
+    bool dashed;
 } cvq_chart_series;
 
 typedef struct cvq_chart {

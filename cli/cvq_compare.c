@@ -298,8 +298,12 @@ static cvq_status draw(work *w, cvq_error *err) {
         status = cvq_alloc((void **)&labels, first->count, sizeof *labels, "the picture", err);
     if (status != CVQ_OK) goto done;
     for (size_t p = 0; p < first->count; p++) labels[p] = first->places[p].name;
+    unsigned file = 0;
     for (size_t i = 0; i < w->num_models; i++) {
-        series[i] = (cvq_chart_series){w->names[i], values + i * first->count};
+        const cvq_compared *c = &w->models[i];
+        const bool again = i > 0 && c->operand == c[-1].operand;
+        file += i > 0 && !again;
+        series[i] = (cvq_chart_series){w->names[i], values + i * first->count, file, again};
         for (size_t p = 0; p < first->count; p++) {
             const cvq_state_error *s = cvq_state_errors_find(&w->models[i].states, labels[p]);
             values[i * first->count + p] = s ? cvq_state_error_relative(s) : 0;

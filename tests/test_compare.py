@@ -108,6 +108,10 @@ def other_forms(got):
     texts = [t.firstChild.data for t in svg.getElementsByTagName('text') if t.firstChild]
     check('a picture with a label for each place and a name for each line', {'q4.cvq, exact', 'q4.cvq, fast'} <= set(texts) and
           {s['name'] for s in got['models'][0]['states']} <= set(texts), texts)
+    strokes = [(p.getAttribute('stroke'), p.getAttribute('stroke-dasharray') != 'none') for p in svg.getElementsByTagName('path')
+               if p.getAttribute('fill') == 'none']
+    check('a color for each file, fast mode dashed', len(strokes) == 3 and strokes[0][0] == strokes[1][0] != strokes[2][0] and
+          [dashed for _, dashed in strokes] == [False, True, False], strokes)
     check('nothing else is left', files() == sorted(kept + ['c.svg']), files())
     r = run('cvq-compare', '--precision', 'fast', '--json', 'tiny.cvq', 'q4.cvq', 'one.jsonl')
     check('one precision', [m['precision'] for m in json.loads(r.out)['models']] == ['fast'], r)

@@ -41,7 +41,7 @@ static void zeros(void) {
 static void chart(void) {
     const char *const labels[] = {"a", "b<&>", "c"};
     const double x[] = {0.01, 0.1, 1}, y[] = {0, 0.02, 0};
-    const cvq_chart_series series[] = {{"x", x}, {"y & z", y}};
+    const cvq_chart_series series[] = {{"x", x, 0, false}, {"y & z", y, 17, true}};
     const cvq_chart c = {"Title", "unit", labels, 3, series, 2};
     cvq_buffer svg = {0};
     CHECK(cvq_chart_print(&svg, &c, NULL) == CVQ_OK);
@@ -50,6 +50,8 @@ static void chart(void) {
     /* Two decades in 320 units of height, below 40; places 22 apart from 81 on. */
     CHECK(strstr(text, "M81.0 360.0L103.0 200.0L125.0 40.0'") != NULL);
     CHECK(strstr(text, "M103.0 311.8'") != NULL);
+    CHECK(strstr(text, "stroke='#1f77b4' stroke-dasharray='none'") != NULL);
+    CHECK(strstr(text, "stroke='#d62728' stroke-dasharray='5 3'") != NULL);
     CHECK(strstr(text, ">b&lt;&amp;&gt;</text>") != NULL &&
           strstr(text, ">y &amp; z</text>") != NULL);
     CHECK(strncmp(text, "<svg ", 5) == 0 && strcmp(text + svg.size - 8, "</svg>\n") == 0);
@@ -59,7 +61,7 @@ static void chart(void) {
 static void chart_of_nothing(void) {
     const char *const labels[] = {"a"};
     const double nothing[] = {0};
-    const cvq_chart_series series[] = {{"x", nothing}};
+    const cvq_chart_series series[] = {{"x", nothing, 0, false}};
     const cvq_chart c = {"", "", labels, 1, series, 1};
     cvq_buffer svg = {0};
     CHECK(cvq_chart_print(&svg, &c, NULL) == CVQ_OK && svg.size > 0);
