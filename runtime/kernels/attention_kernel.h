@@ -48,6 +48,25 @@ static inline void attention_codes_load(size_t steps, const uint8_t *codes, size
     *out = (attention_codes){codes, ld};
 }
 
+/* Where a block's lines lie: bytes from a panel to the next, and from a step to the next. */
+typedef struct attention_lines {
+    const int8_t *keys, *values;
+    size_t key_panel, key_step, value_panel, value_step;
+} attention_lines;
+
+static inline attention_lines attention_lines_of(const cvq_attention_block *kv) {
+    return (attention_lines){.keys = kv->keys,
+                             .values = kv->values,
+                             .key_panel = kv->steps * 64,
+                             .key_step = 64,
+                             .value_panel = 64,
+                             .value_step = kv->panels * 64};
+}
+
+/* Of heads of up to 128, the released model's, levels may bring lines into a form of their own. */
+#define ATTENTION_PREPARED_STEPS 32
+#define ATTENTION_PREPARED_PANELS 8
+
 static inline size_t attention_quads(const size_t *seen) {
     size_t most = 0;
     for (size_t i = 0; i < CVQ_ATTENTION_ROWS; i++)

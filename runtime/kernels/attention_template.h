@@ -18,24 +18,37 @@
  * key_begin(kv, key), value_begin(total)
  *                               what their sums start from: the block's key_start, and 0; where
  *                               codes are taken as signed, or values as unsigned, what makes up
- *                               for that (total: the sum of the row's weights) */
+ *                               for that (total: the sum of the row's weights)
+ * and where lines are to be brought into another form once for all tiles of a block:
+ * PREPARED_ROWS                 for so many rows at least
+ * prepare_lines(kv, attention_memory)
+ *                               gives the attention_lines that are made in the memory
+ * prepared_dots                 of keys or values, like key_dots */
 #include <string.h>
 
 #include "runtime/kernels/attention_kernel.h"
 
 #define ROWS CVQ_ATTENTION_ROWS
 #define PARTS (CVQ_PANEL_ROWS / W) /* vectors of a panel */
+#ifndef PREPARED_ROWS
+#define prepared_dots key_dots /* for the compiler: never called */
+#endif
 
 /* Scores of a panel of keys, and what is the largest so far in each lane. */
-static void score_panel(const cvq_attention_block *kv, size_t panel, const tile_codes *q,
-                        attention_tile *t, float (*largest)[W]) {
+GEMM_INLINE void score_panel(const bool prepared, const cvq_attention_block *kv,
+                             const attention_lines *lines, size_t panel, const tile_codes *q,
+                             attention_tile *t, float (*largest)[W]) {
     I dot[ROWS][PARTS];
     const size_t key = panel * CVQ_PANEL_ROWS;
     GEMM_UNROLL for (int p = 0; p < PARTS; p++) {
         I start = key_begin(kv, key + W * (size_t)p);
         GEMM_UNROLL for (int i = 0; i < ROWS; i++) dot[i][p] = start;
     }
-    key_dots(kv->steps, q, kv->keys + panel * kv->steps * 64, 64, dot);
+    const int8_t *line = lines->keys + panel * lines->key_panel;
+    if (prepared)
+        prepared_dots(kv->steps, q, line, lines->key_step, dot);
+    else
+        key_dots(kv->steps, q, line, lines->key_step, dot);
     GEMM_UNROLL for (int p = 0; p < PARTS; p++) {
         V scale = v_load(kv->key_scale + key + W * (size_t)p);
         GEMM_UNROLL for (int i = 0; i < ROWS; i++) {
@@ -115,14 +128,19 @@ static void weigh_row(const cvq_attention_rows *r, size_t row, size_t i, attenti
     t->total[i] = (int32_t)sum;
 }
 
-static void add_panel(const cvq_attention_block *kv, size_t panel, const tile_codes *weights,
-                      const attention_tile *t, float *out) {
+GEMM_INLINE void add_panel(const bool prepared, const cvq_attention_block *kv,
+                           const attention_lines *lines, size_t panel, const tile_codes *weights,
+                           const attention_tile *t, float *out) {
     I dot[ROWS][PARTS];
     GEMM_UNROLL for (int i = 0; i < ROWS; i++) {
         GEMM_UNROLL for (int p = 0; p < PARTS; p++) dot[i][p] = value_begin(t->total[i]);
     }
-    value_dots(t->quads * (ATTENTION_QUAD / 4), weights, kv->values + panel * 64, kv->panels * 64,
-               dot);
+    const int8_t *line = lines->values + panel * lines->value_panel;
+    const size_t steps = t->quads * (ATTENTION_QUAD / 4);
+    if (prepared)
+        prepared_dots(steps, weights, line, lines->value_step, dot);
+    else
+        value_dots(steps, weights, line, lines->value_step, dot);
     GEMM_UNROLL for (int i = 0; i < ROWS; i++) {
         V before = v_set(t->before[i]), now = v_set(t->now[i]);
         float *at = out + ((size_t)i * kv->panels + panel) * CVQ_PANEL_ROWS;
@@ -134,7 +152,8 @@ static void add_panel(const cvq_attention_block *kv, size_t panel, const tile_co
     }
 }
 
-void ATTEND(const cvq_attention_block *kv, const cvq_attention_rows *r, size_t rows) {
+GEMM_INLINE void attend(const bool prepared, const cvq_attention_block *kv,
+                        const attention_lines *lines, const cvq_attention_rows *r, size_t rows) {
     attention_tile t;
     tile_codes codes;
     memset(t.block_max, 0, sizeof t.block_max);
@@ -145,7 +164,7 @@ void ATTEND(const cvq_attention_block *kv, const cvq_attention_rows *r, size_t r
         for (size_t i = 0; i < ROWS; i++) v_store(largest[i], v_set(-3e38f));
         load_codes(kv->steps, r->q + row * 4 * kv->steps, 4 * kv->steps, &codes);
         for (size_t panel = 0; panel < t.quads * 4; panel++)
-            score_panel(kv, panel, &codes, &t, largest);
+            score_panel(prepared, kv, lines, panel, &codes, &t, largest);
         for (size_t i = 0; i < ROWS; i++)
             t.block_max[i] = r->seen[row + i] < t.quads * ATTENTION_QUAD
                                  ? largest_of(t.scores[i], r->seen[row + i])
@@ -158,6 +177,28 @@ void ATTEND(const cvq_attention_block *kv, const cvq_attention_rows *r, size_t r
         }
         load_codes(t.quads * (ATTENTION_QUAD / 4), t.weights[0], CVQ_ATTENTION_KEYS, &codes);
         for (size_t panel = 0; panel < kv->panels; panel++)
-            add_panel(kv, panel, &codes, &t, r->out + row * kv->panels * CVQ_PANEL_ROWS);
+            add_panel(prepared, kv, lines, panel, &codes, &t,
+                      r->out + row * kv->panels * CVQ_PANEL_ROWS);
     }
+}
+
+#ifdef PREPARED_ROWS
+static void attend_prepared(const cvq_attention_block *kv, const cvq_attention_rows *r,
+                            size_t rows) {
+    attention_memory memory;
+    const attention_lines lines = prepare_lines(kv, &memory);
+    attend(true, kv, &lines, r, rows);
+}
+#endif
+
+void ATTEND(const cvq_attention_block *kv, const cvq_attention_rows *r, size_t rows) {
+#ifdef PREPARED_ROWS
+    if (rows >= PREPARED_ROWS && kv->steps <= ATTENTION_PREPARED_STEPS &&
+        kv->panels <= ATTENTION_PREPARED_PANELS) {
+        attend_prepared(kv, r, rows);
+        return;
+    }
+#endif
+    const attention_lines lines = attention_lines_of(kv);
+    attend(false, kv, &lines, r, rows);
 }

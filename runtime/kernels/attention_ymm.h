@@ -29,6 +29,9 @@
 GEMM_INLINE __m256i i_load(const void *p) {
     return _mm256_loadu_si256((const __m256i *)p);
 }
+GEMM_INLINE void i_store(void *p, __m256i x) {
+    _mm256_storeu_si256((__m256i *)p, x);
+}
 GEMM_INLINE __m256 v_add_exponent(__m256 x, __m256i n) {
     return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(x), _mm256_slli_epi32(n, 23)));
 }

@@ -393,7 +393,7 @@ static void test_attend_int8(void) {
     static const size_t sizes[] = {112, 128, 32, 40, 7, 80, 200};
     for (size_t t = 0; t < sizeof sizes / sizeof *sizes; t++)
         for (int mode = 0; mode < ATTENTION_MODES; mode++)
-            for (size_t rows = CVQ_ATTENTION_ROWS; rows <= 3 * CVQ_ATTENTION_ROWS;
+            for (size_t rows = CVQ_ATTENTION_ROWS; rows <= 5 * CVQ_ATTENTION_ROWS;
                  rows += 2 * CVQ_ATTENTION_ROWS)
                 compare_attention(sizes[t], rows, mode);
 }
