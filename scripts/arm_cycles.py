@@ -124,7 +124,7 @@ def print_gemv(counter, options, level):
 def print_attend(counter, options, level):
     cells = []
     for cpu in options.cpu:
-        part, count, _ = counter.more(cpu, (level, 'attend', 128, 6), (level, 'attend', 128, 12))
+        part, count, _ = counter.more(cpu, (level, 'attend', 128, 12), (level, 'attend', 128, 18))
         cells.append(f'{part}, {6 * 256 * 256 / counter.peak(cpu, level) / part:.0%}')
     print(f'| {level} attend 128 | {count} | ' + ' | '.join(cells) + ' |', flush=True)
 

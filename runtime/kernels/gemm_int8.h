@@ -14,17 +14,10 @@
 #define GEMM_GROUP_BYTES(bytes) (CVQ_PANEL_ROWS * bytes) /* of cvq_type_info.row_bytes */
 #define GEMM_MAX_ROWS 8
 #define GEMM_MAX_PANELS 2
+#define GEMM_MAX_START_LANES 4
 #define GEMM_RUN_ROWS 264   /* for each time that panels are unpacked */
 #define GEMM_RUN_PANELS 8   /* for each time that start values are made */
 #define GEMM_PACKED_ROWS 24 /* of packed activations at a time, for the first-level cache; even */
-
-/* A row's start values: as vectors of four on ARM, where a broadcast takes a unit of the products.
- */
-#ifdef __aarch64__
-#define GEMM_START_VALUES (4 * GEMM_CHUNK_BLOCKS)
-#else
-#define GEMM_START_VALUES GEMM_CHUNK_BLOCKS
-#endif
 
 /* A panel's part of a chunk, unpacked. */
 typedef struct gemm_chunk {
@@ -52,7 +45,7 @@ typedef struct gemm_tile_rows {
     const float *scale;
     size_t scale_stride;
     const int32_t *start; /* what a block's sums start from: -zero x (sum of the activations); row
-                             stride GEMM_START_VALUES */
+                             stride GEMM_CHUNK_BLOCKS x start_lanes */
 } gemm_tile_rows;
 
 /* Brings one row's activations of a chunk into another form: GEMM_CHUNK_Q8 x activation_bytes. */
@@ -71,7 +64,9 @@ typedef void gemm_tile_fn(const gemm_chunk *w, const gemm_tile_rows *a, float *c
 typedef struct gemm_plan {
     gemm_unpack_fn *unpack;
     gemm_start_fn *start;
-    gemm_pack_fn *pack;                                 /* NULL: activations are read in place */
+    size_t start_lanes; /* that each start value fills: 1, or a vector where a broadcast takes a
+                           unit of the products */
+    gemm_pack_fn *pack; /* NULL: activations are read in place */
     size_t activation_bytes;                            /* of a packed one */
     size_t rows, panels;                                /* of the largest tile */
     gemm_tile_fn *tile[GEMM_MAX_PANELS][GEMM_MAX_ROWS]; /* [panels - 1][rows - 1] */

@@ -9,6 +9,9 @@
 
 #include "runtime/kernels/gemm_int8.h"
 
+#define START_LANES 4 /* a vector for each start value */
+#define START_STRIDE (START_LANES * GEMM_CHUNK_BLOCKS)
+
 GEMM_INLINE float32x4_t load_halves(const uint8_t *data) {
     return vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(data)));
 }
@@ -219,7 +222,7 @@ GEMM_INLINE void start_row(const size_t block, const int32_t *sums, int32_t zero
         for (size_t i = 0; i < rows; i++)                                                          \
             for (size_t k = 0; k < columns; k += 256)                                              \
                 start_row(block, sums + i * stride + k / CVQ_ACT_SUM, zero,                        \
-                          out + i * GEMM_START_VALUES + 4 * (k / block));                          \
+                          out + i * START_STRIDE + START_LANES * (k / block));                     \
     }
 
 /* A load for each use: compilers load once and copy, which takes the units of the products. */
@@ -231,7 +234,7 @@ GEMM_INLINE int32x4_t load_again(const int32_t *p) {
 
 /* The start of block b for row i. */
 GEMM_INLINE int32x4_t start_value(const gemm_tile_rows *a, size_t i, size_t b) {
-    return load_again(a->start + i * GEMM_START_VALUES + 4 * b);
+    return load_again(a->start + i * START_STRIDE + START_LANES * b);
 }
 
 /* What the sums of 128 columns start from. */

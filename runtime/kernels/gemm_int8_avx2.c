@@ -213,12 +213,18 @@ TILES_4(q4t, Q4T)
 TILES_4(q4h, Q4H)
 TILES_6(q4, Q4)
 
-#define KERNEL_OF(type, unpack, start, pack, activation_bytes, rows, tiles)                        \
-    void gemm_u8##type##_16x##rows##__avx2(const cvq_panels *w, size_t panel0, size_t num_panels,  \
+#define KERNEL_OF(type, unpacks, starts, packs, bytes, most, tiles)                                \
+    void gemm_u8##type##_16x##most##__avx2(const cvq_panels *w, size_t panel0, size_t num_panels,  \
                                            const cvq_act8 *a, size_t row0, size_t m, float *c,     \
                                            size_t ldc) {                                           \
-        static const gemm_plan plan = {                                                            \
-            unpack, start, pack, activation_bytes, rows, 1, {{NAMES_##rows(tiles)}}, false};       \
+        static const gemm_plan plan = {.unpack = unpacks,                                          \
+                                       .start = starts,                                            \
+                                       .start_lanes = 1,                                           \
+                                       .pack = packs,                                              \
+                                       .activation_bytes = bytes,                                  \
+                                       .rows = most,                                               \
+                                       .panels = 1,                                                \
+                                       .tile = {{NAMES_##most(tiles)}}};                           \
         cvq_gemm_int8_run(&plan, w, panel0, num_panels, a, row0, m, c, ldc);                       \
     }
 KERNEL_OF(q8, unpack_q8_split, start_128, pack_split, 2, 6, q8)

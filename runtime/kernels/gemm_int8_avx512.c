@@ -243,7 +243,8 @@ TILES(2, 128)
 
 #define PLAN(type, block)                                                                          \
     {                                                                                              \
-        .unpack = unpack_##type, .start = start_##block, .rows = 6, .panels = 2, .tile = {         \
+        .unpack = unpack_##type, .start = start_##block, .start_lanes = 1, .rows = 6, .panels = 2, \
+        .tile = {                                                                                  \
             {tile_##block##_1x1, tile_##block##_1x2, tile_##block##_1x3, tile_##block##_1x4,       \
              tile_##block##_1x5, tile_##block##_1x6},                                              \
             {tile_##block##_2x1, tile_##block##_2x2, tile_##block##_2x3, tile_##block##_2x4,       \

@@ -78,6 +78,7 @@ TILES(128)
         static const gemm_plan plan = {                                                            \
             .unpack = unpack_##type##_lines,                                                       \
             .start = start_##block,                                                                \
+            .start_lanes = 1,                                                                      \
             .rows = 6,                                                                             \
             .panels = 1,                                                                           \
             .tile = {{tile_##block##_1, tile_##block##_2, tile_##block##_3, tile_##block##_4,      \

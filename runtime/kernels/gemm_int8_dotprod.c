@@ -82,6 +82,7 @@ TILE(4, 128)
                                               size_t m, float *c, size_t ldc) {                    \
         static const gemm_plan plan = {.unpack = unpack_##type##_lines,                            \
                                        .start = start_##block,                                     \
+                                       .start_lanes = START_LANES,                                 \
                                        .rows = many,                                               \
                                        .panels = 1,                                                \
                                        .tile = {{NAMES_##many}}};                                  \

@@ -47,7 +47,7 @@ static void pack_half(const int8_t *q, int8_t *out) {
 /* Two rows' starts of each block of 256 columns, each twice. */
 GEMM_INLINE void start_pairs(const size_t block, const int32_t *sums, size_t stride, size_t rows,
                              int32_t zero, int32_t *out) {
-    for (size_t i = 0; i < rows; i += 2, sums += 2 * stride, out += 2 * GEMM_START_VALUES) {
+    for (size_t i = 0; i < rows; i += 2, sums += 2 * stride, out += 2 * START_STRIDE) {
         int32x4_t s[2], t[2];
         start_lanes(block, sums, zero, s);
         start_lanes(block, i + 1 < rows ? sums + stride : sums, zero, t);
@@ -159,6 +159,7 @@ TILES(128)
         static const gemm_plan plan = {                                                            \
             .unpack = unpack_##type##_pairs,                                                       \
             .start = start_##block,                                                                \
+            .start_lanes = START_LANES,                                                            \
             .pack = pack_half,                                                                     \
             .activation_bytes = 1,                                                                 \
             .pairs = true,                                                                         \

@@ -74,6 +74,7 @@ TILE(2, 128)
                                     size_t ldc) {                                                  \
         static const gemm_plan plan = {.unpack = unpack_##type##_lines,                            \
                                        .start = start_##block,                                     \
+                                       .start_lanes = START_LANES,                                 \
                                        .rows = 2,                                                  \
                                        .panels = 1,                                                \
                                        .tile = {{tile_##block##_1, tile_##block##_2}}};            \

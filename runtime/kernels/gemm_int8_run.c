@@ -99,7 +99,7 @@ static void multiply_chunk(const gemm_plan *plan, const gemm_chunk *chunks, size
         plan->tile[panels - 1][rows - 1](chunks, &a, c, ldc, first);
         a.q += rows * a.stride;
         a.scale += rows * a.scale_stride;
-        a.start += rows * GEMM_START_VALUES;
+        a.start += rows * GEMM_CHUNK_BLOCKS * plan->start_lanes;
         c += rows * ldc;
         m -= rows;
     }
@@ -123,7 +123,7 @@ static size_t tile_panels(const gemm_run *r, size_t p) {
 /* The chunk from column k0 on. */
 static void run_chunk(const gemm_run *r, size_t k0) {
     gemm_chunk chunks[GEMM_MAX_PANELS];
-    _Alignas(16) int32_t start[GEMM_RUN_ROWS * GEMM_START_VALUES];
+    _Alignas(16) int32_t start[GEMM_RUN_ROWS * GEMM_CHUNK_BLOCKS * GEMM_MAX_START_LANES];
     gemm_tile_rows rows = {0};
     for (size_t p = 0, panels; p < r->panels; p += panels) {
         panels = tile_panels(r, p);
@@ -138,7 +138,7 @@ static void run_chunk(const gemm_run *r, size_t k0) {
 static void run_packed_chunk(const gemm_run *r, size_t k0) {
     gemm_chunk chunks[GEMM_RUN_PANELS];
     _Alignas(64) int8_t q[GEMM_PACKED_ROWS * GEMM_CHUNK_Q8 * 2];
-    _Alignas(16) int32_t start[GEMM_PACKED_ROWS * GEMM_START_VALUES];
+    _Alignas(16) int32_t start[GEMM_PACKED_ROWS * GEMM_CHUNK_BLOCKS * GEMM_MAX_START_LANES];
     unpack_chunks(r, 0, r->panels, k0, chunks);
     for (size_t i = 0, m; i < r->m; i += m) {
         m = r->m - i < GEMM_PACKED_ROWS ? r->m - i : GEMM_PACKED_ROWS;
