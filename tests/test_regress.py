@@ -4,6 +4,7 @@ cvq-test: once
 """
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -63,7 +64,24 @@ def main():
         r = regress(*args, '--rewrite')
         check('--rewrite takes the present values', r.returncode == 0 and abs(stored()['q4, exact']['text.kld_mean'] * 0.9 / good['q4, exact'][
             'text.kld_mean'] - 1) < 1e-9, r)
+        another_model(data)
     return summary()
+
+
+def another_model(data):
+    """As make regress MODEL= DATA= does: what the first run writes is what the next one is compared with."""
+    r = regress('--model', os.path.join(work, 'out', 'bf16.cvq'))
+    check('a model needs data', r.returncode == 2 and 'DATA=' in r.stderr, r)
+    model = os.path.join(work, 'another.cvq')
+    shutil.move(os.path.join(work, 'out', 'bf16.cvq'), model)
+    args = ('--model', model, '--data', data, '--only', 'q8')
+    where = os.path.join(work, 'out', 'expected.json')
+    r = regress(*args)
+    check('another model: written', r.returncode == 0 and f'written: {where}' in r.stdout, r)
+    r = regress(*args)
+    check('another model: compared', r.returncode == 0 and 'WORSE' not in r.stdout and 'written' not in r.stdout and
+          'q8, fast' in r.stdout, r)
+    check('the model alone was taken', not os.path.exists(os.path.join(work, 'out', 'bf16.cvq')))
 
 
 if __name__ == '__main__':
