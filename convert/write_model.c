@@ -13,6 +13,7 @@
 #include "convert/journal.h"
 #include "convert/reproduce.h"
 #include "cvq.h"
+#include "quant/table_choice.h"
 
 /* Records of the journal. */
 enum {
@@ -197,20 +198,38 @@ static cvq_status make_key(const maker *m, cvq_journal_key *key, cvq_error *err)
 
 /* ---------------------------------------------------------------- the file */
 
+/* The same each time, so that an interrupted run can be gone on with. codebooks: [tensor count]. */
+static cvq_status choose_tables(const maker *m, void **codebooks, cvq_error *err) {
+    const cvq_model_parts *p = m->parts;
+    CVQ_TRY(cvq_alloc(codebooks, cvq_model_tensor_count(p->config), sizeof(cvq_codebook),
+                      "the tensors' tables", err));
+    const cvq_status status =
+        cvq_tables_choose(*codebooks, p->config, p->types, &p->rows, &m->options->quantize, err);
+    if (status != CVQ_OK) {
+        free(*codebooks);
+        *codebooks = NULL;
+    }
+    return status;
+}
+
 static cvq_status plan(maker *m, cvq_error *err) {
     const cvq_model_parts *p = m->parts;
     cvq_buffer json = {0};
-    CVQ_TRY(cvq_metadata_print(p->metadata, &json, err));
+    void *codebooks = NULL;
+    CVQ_TRY(choose_tables(m, &codebooks, err));
+    cvq_status status = cvq_metadata_print(p->metadata, &json, err);
     const cvq_file_spec spec = {
         .config = p->config,
         .types = p->types,
+        .codebooks = codebooks,
         .tokenizer = p->tokenizer,
         .tokenizer_size = p->tokenizer_size,
         .metadata = (const char *)json.data,
         .metadata_size = json.size,
     };
-    cvq_status status = cvq_writer_plan(&m->writer, &spec, err);
+    if (status == CVQ_OK) status = cvq_writer_plan(&m->writer, &spec, err);
     cvq_buffer_free(&json);
+    free(codebooks);
     if (status != CVQ_OK || !m->options->report) return status;
     void *stats = NULL;
     status =

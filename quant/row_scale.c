@@ -1,27 +1,47 @@
-/* The scale of a row of q4s. It follows the largest block, but a single large block puts all others
- * on the lowest levels, and where between two levels the blocks fall is left to chance; so smaller
- * scales are tried on some of the blocks, with the search that will be used, and the one with the
- * least error is taken. */
+/* The scale of a row of q4s. It has to serve all blocks: with a large one the smallest blocks lie
+ * below the lowest level, with a small one the largest above the highest. So some of the blocks are
+ * tried with scales as far apart as levels are, each of which is a level of several row scales; the
+ * row scale that leaves those blocks the least error is taken. */
 #include "quant/scale_search_internal.h"
 
 #define BLOCK 32
-#define MAX_BLOCKS (262144 / BLOCK) /* of the widest row that a config allows */
-/* Tried are every fourth block, which stands for four, and all whose scale is more than this share
- * of the largest. */
-#define EVERY 4
-#define LARGE 0.5f
-/* The shares of the largest block's scale that are tried beside it: docs/quantization.md. */
-static const float shares[] = {0.97f, 0.91f, 0.82f, 0.73f, 0.64f, 0.55f};
+#define LEVELS 31
+/* Blocks that are tried: evenly spread ones, which stand for their neighbours, and, for themselves,
+ * those with the largest weights and those with the weightiest. */
+#define SPREAD 16
+#define MOST 8
+#define SAMPLES (SPREAD + 2 * MOST)
+/* Scales that are tried: step i is the first over 1.06^i, and a row's scale puts its highest level
+ * at one of the first SHARES. Three times, a third of a step apart. */
+#define SHARES 32
+#define STEPS (SHARES + LEVELS - 1)
+#define STARTS 3
+#define STEP (1.0f / 1.06f)
+#define THIRD_OF_STEP 0.980764627f
+/* The steps from zero at which a scale may put a block's largest magnitude. */
+#define NEAREST 54.0f
+#define FURTHEST 72.0f
 
-/* A row, and each block's best scale with no regard to levels. */
 typedef struct row {
     const cvq_search_loops *loops;
-    const cvq_codebook *codebook;
+    cvq_search_midpoints table;
+    float zero;
     const float *x, *importance;
-    size_t n;
-    float most;
-    float free[MAX_BLOCKS];
+    size_t n, blocks;
 } row;
+
+/* A block that is tried. */
+typedef struct sample {
+    cvq_search s;
+    double unit;        /* of its errors, times the blocks it stands for */
+    float error[STEPS]; /* with each step; below 0: not tried yet */
+    int first, last;    /* the steps that suit it */
+} sample;
+
+typedef struct ranked {
+    float value;
+    size_t block;
+} ranked;
 
 static bool weighs(const float *importance, size_t n) {
     for (size_t k = 0; k < n; k++)
@@ -29,11 +49,12 @@ static bool weighs(const float *importance, size_t n) {
     return false;
 }
 
-/* Block b, widened by zeros that weigh nothing. False if it is all zeros. */
+/* Block b, widened by zeros that weigh nothing. False if it is all zeros, or weighs nothing. */
 static bool prepare(const row *r, size_t b, cvq_search *s) {
     float wide[BLOCK] = {0}, weight[BLOCK] = {0};
     const float *x = r->x + b * BLOCK, *w = r->importance ? r->importance + b * BLOCK : NULL;
     const size_t left = r->n - b * BLOCK, width = left < BLOCK ? left : BLOCK;
+    if (w && !weighs(w, width)) return false;
     if (width == BLOCK) return r->loops->prepare(s, BLOCK, x, w);
     for (size_t k = 0; k < width; k++) {
         wide[k] = x[k];
@@ -48,52 +69,132 @@ static float rounded(float scale) {
     return v < CVQ_MAX_ROW_SCALE ? v : 0x1.fffep63f;
 }
 
-static bool counts(const row *r, size_t b) {
-    const size_t left = r->n - b * BLOCK;
-    if (r->free[b] <= LARGE * r->most && b % EVERY != 0) return false;
-    return !r->importance || weighs(r->importance + b * BLOCK, left < BLOCK ? left : BLOCK);
+/* ---------------------------------------------------------------- which blocks are tried */
+
+/* Keeps the MOST largest, falling; of equals the first. */
+static void keep_most(ranked *most, size_t block, float value) {
+    size_t at = MOST;
+    while (at > 0 && value > most[at - 1].value) at--;
+    if (at == MOST) return;
+    memmove(most + at + 1, most + at, (MOST - 1 - at) * sizeof *most);
+    most[at] = (ranked){value, block};
 }
 
-/* The error of the blocks that are tried; some of it once that is no longer below `limit`. */
-static double error_of(const row *r, float scale, double limit) {
-    double sum = 0.0;
-    for (size_t b = 0; b * BLOCK < r->n && sum < limit; b++) {
-        const double times = r->free[b] > LARGE * r->most ? 1.0 : EVERY;
-        cvq_search s;
-        if (!counts(r, b) || !prepare(r, b, &s)) continue;
-        const double unit = (double)s.from_unit * (double)s.from_unit / (double)s.weight_unit;
-        const cvq_choice c = cvq_search_levels(r->loops, r->codebook, scale, &s);
-        sum += (double)c.error * unit * times;
+static float largest_product(const float *x, const float *w, size_t n) {
+    float most = 0.0f;
+    for (size_t k = 0; k < n; k++) {
+        const float v = cvq_search_magnitude(x[k]) * (w ? w[k] : 1.0f);
+        most = v > most ? v : most;
     }
-    return sum;
+    return most;
+}
+
+static bool is_among(const size_t *blocks, size_t count, size_t block) {
+    for (size_t i = 0; i < count; i++)
+        if (blocks[i] == block) return true;
+    return false;
+}
+
+/* Fills blocks [SAMPLES], those that stand for themselves first: `alone` of them. Returns how many
+ * there are, and the row's largest magnitude. */
+static size_t choose_blocks(const row *r, size_t *blocks, size_t *alone, float *peak) {
+    ranked large[MOST] = {{0}}, heavy[MOST] = {{0}};
+    size_t count = 0;
+    for (size_t b = 0; b < r->blocks; b++) {
+        const size_t first = b * BLOCK, left = r->n - first, width = left < BLOCK ? left : BLOCK;
+        const float *x = r->x + first, *w = r->importance ? r->importance + first : NULL;
+        keep_most(large, b, largest_product(x, NULL, width));
+        if (w) keep_most(heavy, b, largest_product(x, w, width));
+    }
+    for (int i = 0; i < MOST; i++) {
+        if (large[i].value > 0.0f && !is_among(blocks, count, large[i].block))
+            blocks[count++] = large[i].block;
+        if (heavy[i].value > 0.0f && !is_among(blocks, count, heavy[i].block))
+            blocks[count++] = heavy[i].block;
+    }
+    *alone = count;
+    *peak = large[0].value;
+    const size_t every = (r->blocks + SPREAD - 1) / SPREAD;
+    for (size_t b = every / 2; b < r->blocks; b += every)
+        if (!is_among(blocks, *alone, b)) blocks[count++] = b;
+    return count;
+}
+
+/* ---------------------------------------------------------------- what comes of row scales */
+
+static void start_steps(const float *steps, sample *o) {
+    const float peak = cvq_search_magnitude(o->s.peak) * o->s.from_unit;
+    o->first = 0;
+    while (o->first < STEPS - 1 && steps[o->first] * NEAREST > peak) o->first++;
+    o->last = o->first;
+    while (o->last < STEPS - 1 && steps[o->last] * FURTHEST > peak) o->last++;
+    for (int i = 0; i < STEPS; i++) o->error[i] = -1.0f;
+}
+
+/* The error of a block with a share, whose levels are the steps [share, share + LEVELS). Only steps
+ * that suit the block are tried, or the nearest to those. */
+static double share_error(const row *r, const float *steps, int share, sample *o) {
+    const int lowest = share + LEVELS - 1;
+    int from = o->first < share ? share : o->first, to = o->last < lowest ? o->last : lowest;
+    if (from > to) from = to = o->first > lowest ? lowest : share;
+    float least = o->s.sum_wxx;
+    for (int i = from; i <= to; i++) {
+        if (o->error[i] < 0.0f)
+            o->error[i] = cvq_search_scale_error(r->loops, &r->table, r->zero, &o->s,
+                                                 steps[i] * o->s.to_unit);
+        least = o->error[i] < least ? o->error[i] : least;
+    }
+    return (double)least * o->unit;
+}
+
+/* The best of the scales that put the highest level at `first` or up to SHARES - 1 steps below it,
+ * if it leaves less than *least. */
+static void try_shares(const row *r, float first, sample *samples, size_t count, double *least,
+                       float *best) {
+    float steps[STEPS] = {first};
+    for (int i = 1; i < STEPS; i++) steps[i] = steps[i - 1] * STEP;
+    for (size_t i = 0; i < count; i++) start_steps(steps, &samples[i]);
+    for (int share = 0; share < SHARES; share++) {
+        double sum = 0.0;
+        for (size_t i = 0; i < count && sum < *least; i++)
+            sum += share_error(r, steps, share, &samples[i]);
+        if (!(sum < *least)) continue;
+        *least = sum;
+        *best = steps[share];
+    }
+}
+
+/* The blocks that are tried, ready for it; returns how many of them have anything that weighs. */
+static size_t make_samples(const row *r, sample *samples, float *peak) {
+    size_t blocks[SAMPLES], alone, kept = 0;
+    const size_t count = choose_blocks(r, blocks, &alone, peak), spread = count - alone;
+    const double each = (double)(r->blocks - alone) / (double)(spread ? spread : 1);
+    for (size_t i = 0; i < count; i++) {
+        sample *o = &samples[kept];
+        if (!prepare(r, blocks[i], &o->s)) continue;
+        o->unit = (double)o->s.from_unit * (double)o->s.from_unit / (double)o->s.weight_unit;
+        if (i >= alone) o->unit *= each;
+        kept++;
+    }
+    return kept;
 }
 
 float cvq_search_row_scale(const cvq_codebook *codebook, const float *x, const float *importance,
                            size_t n) {
-    row r = {.loops = cvq_search_loops_best(),
-             .codebook = codebook,
-             .x = x,
-             .importance = importance && weighs(importance, n) ? importance : NULL,
-             .n = n};
-    for (size_t b = 0; b * BLOCK < n; b++) {
-        cvq_search s;
-        r.free[b] = 0.0f;
-        if (!prepare(&r, b, &s)) continue;
-        r.free[b] =
-            cvq_search_magnitude(cvq_search_free_scale(r.loops, codebook, &s)) * s.from_unit;
-        if (r.free[b] > r.most) r.most = r.free[b];
-    }
-    const float largest = r.most / (float)cvq_q4s_levels[31];
-    float best = rounded(largest);
-    if (best == 0.0f) return best;
-    double least = error_of(&r, best, 0x1p1023);
-    for (size_t i = 0; i < sizeof shares / sizeof *shares; i++) {
-        const float scale = rounded(largest * shares[i]);
-        const double error = error_of(&r, scale, least);
-        if (error < least) {
-            least = error;
-            best = scale;
-        }
-    }
-    return best;
+    const row r = {.loops = cvq_search_loops_best(),
+                   .table = cvq_search_midpoints_of(codebook),
+                   .zero = codebook->zero,
+                   .x = x,
+                   .importance = importance && weighs(importance, n) ? importance : NULL,
+                   .n = n,
+                   .blocks = (n + BLOCK - 1) / BLOCK};
+    sample samples[SAMPLES];
+    float peak;
+    const size_t count = make_samples(&r, samples, &peak);
+    if (peak < CVQ_SEARCH_SMALLEST) return 0.0f;
+    double least = 0x1p1023;
+    float first = peak / NEAREST, best = first;
+    for (int start = 0; start < STARTS; start++, first *= THIRD_OF_STEP)
+        try_shares(&r, first, samples, count, &least, &best);
+    return rounded(best / (float)cvq_q4s_levels[LEVELS]);
 }

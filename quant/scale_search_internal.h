@@ -3,11 +3,17 @@
 #ifndef CVQ_QUANT_SCALE_SEARCH_INTERNAL_H
 #define CVQ_QUANT_SCALE_SEARCH_INTERNAL_H
 
+#include <string.h>
+
 #include "base/half.h"
 #include "quant/scale_search.h"
 
 #define CVQ_SEARCH_MAX_BLOCK 128
 #define CVQ_SEARCH_LANES 8 /* every sum over a block runs in this many lanes, joined as a tree */
+
+/* A block whose largest magnitude is below this is zero: half of the smallest f16, the smallest
+ * value but 0 of any type, is 2^-25. */
+#define CVQ_SEARCH_SMALLEST 0x1p-26f
 
 /* x and w are the caller's times powers of two, so that the largest |x| and the largest w lie in
  * [1, 256): no sum overflows, and nothing but the exponent of the scale depends on magnitudes. */
@@ -57,6 +63,13 @@ typedef struct cvq_search_midpoints {
     uint8_t entry[16];
 } cvq_search_midpoints;
 
+static inline cvq_search_midpoints cvq_search_midpoints_of(const cvq_codebook *c) {
+    cvq_search_midpoints t = {.below = {0}};
+    memcpy(t.entry, c->table, sizeof t.entry);
+    for (int j = 0; j < 15; j++) t.below[j] = (int8_t)(c->table[j] + c->table[j + 1] - 1 - 128);
+    return t;
+}
+
 /* How scales and codes are read. */
 typedef struct cvq_code_values {
     cvq_type type;
@@ -81,6 +94,15 @@ typedef struct cvq_search_halves {
     float error[2][2][4];
 } cvq_search_halves;
 
+/* q4s: a scale on trial, above 2^-60, with either sign and every offset o, which moves the table by
+ * 5 + 4 o: error[negative][o] is the sum of w (x / +-d - q)^2 for the values q nearest to x / +-d.
+ */
+#define CVQ_SEARCH_OFFSETS 4
+typedef struct cvq_search_offsets {
+    float d, zero;
+    float error[2][CVQ_SEARCH_OFFSETS];
+} cvq_search_offsets;
+
 /* Where the time goes: the loops over the weights of a block. Every set gives the same bits. */
 typedef struct cvq_search_loops {
     /* False if the block is to be stored as zeros. */
@@ -90,6 +112,8 @@ typedef struct cvq_search_loops {
     void (*try_table)(const cvq_search *s, const cvq_search_midpoints *t, cvq_search_trial *trials,
                       size_t count);
     void (*try_halves)(const cvq_search *s, cvq_search_halves *trial);
+    void (*try_offsets)(const cvq_search *s, const cvq_search_midpoints *t,
+                        cvq_search_offsets *trial);
     /* Evenly spaced codes -zero .. zero - 1: nearest codes for d, the scale that suits them best,
      * rounded to f16, and the error of that; kept in best if it is less. */
     void (*try_even)(const cvq_search *s, float zero, float d, cvq_choice *best);
@@ -116,17 +140,17 @@ static inline int cvq_code_at(const uint8_t *table, int count, float t) {
     return (int)(t < (float)(count - 1) ? t : (float)(count - 1));
 }
 
-/* q4t and q4s, blocks of 32 (table_search.c). The codebook must be valid. q4s: row_scale in real
- * units, not 0. */
+/* q4t, blocks of 32 (table_search.c). The codebook must be valid. */
 cvq_choice cvq_search_table(const cvq_search_loops *loops, const cvq_codebook *codebook,
                             const cvq_search *s);
+/* q4s (level_search.c). row_scale in real units, not 0. */
 cvq_choice cvq_search_levels(const cvq_search_loops *loops, const cvq_codebook *codebook,
                              float row_scale, const cvq_search *s);
 /* q4h (half_search.c). */
 cvq_choice cvq_search_half_tables(const cvq_search_loops *loops, const cvq_search *s);
-/* The scale (in the block's units, of either sign) that the best codes with any scale would have,
- * with q4s's offsets; 0 if that is no better than zeros. */
-float cvq_search_free_scale(const cvq_search_loops *loops, const cvq_codebook *codebook,
-                            const cvq_search *s);
+/* The least error (in the block's units) that a scale leaves, with q4s's offsets and either sign.
+ */
+float cvq_search_scale_error(const cvq_search_loops *loops, const cvq_search_midpoints *t,
+                             float zero, const cvq_search *s, float d);
 
 #endif

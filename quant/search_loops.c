@@ -139,7 +139,53 @@ static void try_halves(const cvq_search *s, cvq_search_halves *o) {
         }
 }
 
-const cvq_search_loops cvq_search_loops_plain = {prepare, try_table, try_halves, try_even, assign};
+/* q4s: positions in halves of a step, of all 32 weights under one sign. */
+static void halves_of(const float *t, int16_t *at) {
+    for (int i = 0; i < BLOCK; i++) {
+        float twice = t[i] + t[i];
+        twice = twice > -1000.0f ? twice : -1000.0f;
+        at[i] = (int16_t)(int32_t)(twice < 1000.0f ? twice : 1000.0f);
+    }
+}
+
+static float offset_error(const float *t, const float *w, const uint8_t *entry) {
+    float lane[CVQ_SEARCH_LANES];
+    for (int j = 0; j < CVQ_SEARCH_LANES; j++) {
+        const float a = t[j] - (float)entry[j], b = t[8 + j] - (float)entry[8 + j];
+        const float c = t[16 + j] - (float)entry[16 + j], d = t[24 + j] - (float)entry[24 + j];
+        lane[j] = (w[j] * a * a + w[8 + j] * b * b) + (w[16 + j] * c * c + w[24 + j] * d * d);
+    }
+    return cvq_search_join(lane);
+}
+
+static void try_offsets(const cvq_search *s, const cvq_search_midpoints *m, cvq_search_offsets *o) {
+    const float per_step = 1.0f / o->d, start = o->zero - 5.0f;
+    for (int negative = 0; negative < 2; negative++) {
+        float t[BLOCK];
+        int16_t at[BLOCK];
+        for (int i = 0; i < BLOCK; i++) {
+            const float x = s->x[i] * per_step;
+            t[i] = negative ? start - x : start + x;
+        }
+        halves_of(t, at);
+        for (int k = 0; k < CVQ_SEARCH_OFFSETS; k++) {
+            uint8_t moved[BLOCK], entry[BLOCK];
+            uint32_t words[WORDS];
+            for (int i = 0; i < BLOCK; i++) {
+                const int v = at[i] - 8 * k;
+                moved[i] = (uint8_t)((v < 0 ? 0 : v > 255 ? 255 : v) ^ 128);
+            }
+            memcpy(words, moved, BLOCK);
+            nearest(m, words, words);
+            memcpy(entry, words, BLOCK);
+            for (int i = 0; i < BLOCK; i++) entry[i] = (uint8_t)(entry[i] + 4 * k);
+            o->error[negative][k] = offset_error(t, s->w, entry);
+        }
+    }
+}
+
+const cvq_search_loops cvq_search_loops_plain = {prepare,     try_table, try_halves,
+                                                 try_offsets, try_even,  assign};
 
 const cvq_search_loops *cvq_search_loops_best(void) {
 #if defined(__x86_64__)

@@ -26,6 +26,12 @@ static inline __m256i spread(int k) {
         _mm256_broadcastsi128_si256(_mm_setr_epi32(first, first + 1, first + 2, first + 3)));
 }
 
+static inline constants constants_of(const cvq_search_midpoints *t) {
+    constants c = {.below = load_twice(t->below), .entry = load_twice(t->entry)};
+    for (int k = 0; k < 4; k++) c.spread[k] = spread(k);
+    return c;
+}
+
 /* Doubled positions of eight weights, at most 255; what is no number becomes less than 0. */
 static inline __m256i position(const float *x, __m256 per_step, __m256 start) {
     const __m256 at = _mm256_add_ps(_mm256_mul_ps(_mm256_loadu_ps(x), per_step), start);
@@ -86,8 +92,7 @@ static inline void try_together(const cvq_search *s, const constants *c,
 
 static void try_table(const cvq_search *s, const cvq_search_midpoints *t, cvq_search_trial *trials,
                       size_t count) {
-    constants c = {.below = load_twice(t->below), .entry = load_twice(t->entry)};
-    for (int k = 0; k < 4; k++) c.spread[k] = spread(k);
+    const constants c = constants_of(t);
     for (size_t i = 0; i < count; i += TOGETHER) {
         cvq_search_trial *const pair[TOGETHER] = {&trials[i], &trials[i + 1 < count ? i + 1 : i]};
         try_together(s, &c, pair);
@@ -204,4 +209,57 @@ static void try_halves(const cvq_search *s, cvq_search_halves *o) {
         _mm256_storeu_ps(&o->error[half][0][0], join_eight(lanes[half]));
 }
 
-const cvq_search_loops cvq_search_loops_avx2 = {prepare, try_table, try_halves, try_even, assign};
+/* ---------------------------------------------------------------- q4s */
+
+/* Positions in halves of a step, as 16 bits: of the first and of the second 16 weights. */
+static inline void halves_of(const __m256 *t, __m256i *at) {
+    __m256i whole[4];
+    for (int k = 0; k < 4; k++) {
+        const __m256 twice = _mm256_max_ps(_mm256_add_ps(t[k], t[k]), _mm256_set1_ps(-1000.0f));
+        whole[k] = _mm256_cvttps_epi32(_mm256_min_ps(twice, _mm256_set1_ps(1000.0f)));
+    }
+    at[0] = _mm256_packs_epi32(whole[0], whole[1]);
+    at[1] = _mm256_packs_epi32(whole[2], whole[3]);
+}
+
+static inline __m256 offset_error(const __m256 *t, const __m256 *w, const constants *c,
+                                  __m256i entry) {
+    __m256 square[4];
+    for (int k = 0; k < 4; k++) {
+        const __m256i integer = _mm256_shuffle_epi8(entry, c->spread[k]);
+        const __m256 r = _mm256_sub_ps(t[k], _mm256_cvtepi32_ps(integer));
+        square[k] = _mm256_mul_ps(_mm256_mul_ps(w[k], r), r);
+    }
+    return sum_of(square);
+}
+
+static void try_offsets(const cvq_search *s, const cvq_search_midpoints *m, cvq_search_offsets *o) {
+    const constants c = constants_of(m);
+    const __m256 per_step = _mm256_set1_ps(1.0f / o->d), start = _mm256_set1_ps(o->zero - 5.0f);
+    __m256 t[TOGETHER][4], w[4], lanes[TOGETHER * CVQ_SEARCH_OFFSETS];
+    __m256i halves[TOGETHER][2];
+    for (int k = 0; k < 4; k++) {
+        const __m256 x = _mm256_mul_ps(_mm256_loadu_ps(s->x + 8 * k), per_step);
+        w[k] = _mm256_loadu_ps(s->w + 8 * k);
+        t[0][k] = _mm256_add_ps(start, x);
+        t[1][k] = _mm256_sub_ps(start, x);
+    }
+    EACH halves_of(t[u], halves[u]);
+    for (int k = 0; k < CVQ_SEARCH_OFFSETS; k++) {
+        const __m256i by = _mm256_set1_epi16((short)(8 * k));
+        __m256i at[TOGETHER], code[TOGETHER];
+        EACH at[u] = _mm256_xor_si256(_mm256_packus_epi16(_mm256_sub_epi16(halves[u][0], by),
+                                                          _mm256_sub_epi16(halves[u][1], by)),
+                                      _mm256_set1_epi8(-128));
+        codes_of(&c, at, code);
+        EACH {
+            const __m256i entry = _mm256_add_epi8(_mm256_shuffle_epi8(c.entry, code[u]),
+                                                  _mm256_set1_epi8((char)(4 * k)));
+            lanes[CVQ_SEARCH_OFFSETS * u + k] = offset_error(t[u], w, &c, entry);
+        }
+    }
+    _mm256_storeu_ps(&o->error[0][0], join_eight(lanes));
+}
+
+const cvq_search_loops cvq_search_loops_avx2 = {prepare,     try_table, try_halves,
+                                                try_offsets, try_even,  assign};

@@ -5,9 +5,6 @@
 
 #include "quant/scale_search_internal.h"
 
-/* Below this a block is zero: half of the smallest f16, the smallest value but 0 of any type, is
- * 2^-25. */
-#define SMALLEST 0x1p-26f
 /* Powers of two beyond this are not taken out: with them 2^-exponent would be subnormal. */
 #define MAX_EXPONENT 120
 
@@ -39,7 +36,7 @@ static bool prepare(cvq_search *s, uint32_t n, const float *x, const float *impo
     float most = 0.0f;
     for (uint32_t i = 0; importance && i < n; i++)
         most = importance[i] > most ? importance[i] : most;
-    if (cvq_search_magnitude(peak) < SMALLEST) return false;
+    if (cvq_search_magnitude(peak) < CVQ_SEARCH_SMALLEST) return false;
     const int exponent = exponent_of(cvq_search_magnitude(peak));
     const float to_unit = power_of_two(-exponent);
     const float weight_unit = most > 0.0f ? power_of_two(-exponent_of(most)) : 1.0f;

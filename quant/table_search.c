@@ -1,8 +1,7 @@
-/* The search of the types with a table: value = d (table[code] + o - zero). One evaluation takes a
- * scale and an offset, assigns the nearest code to each weight, solves for the scale that suits
- * these codes best, rounds it to what can be stored - in q4t to an f16 that ends in o, in q4s to a
- * level of the row's scale - and takes the error of that. Which scales and offsets are worth
- * evaluating was chosen by measurement: docs/quantization.md. */
+/* The search of q4t: value = d (table[code] + o - zero). One evaluation takes a scale and an
+ * offset, assigns the nearest code to each weight, solves for the scale that suits these codes
+ * best, rounds it to what can be stored, an f16 that ends in o, and takes the error of that. Which
+ * scales and offsets are worth evaluating was chosen by measurement: docs/quantization.md. */
 #include "quant/scale_search_internal.h"
 
 #define MAX_OFFSET 31
@@ -28,11 +27,7 @@ typedef struct search {
 } search;
 
 static search start(const cvq_search_loops *loops, const cvq_codebook *c, const cvq_search *s) {
-    search out = {.s = s, .try_table = loops->try_table, .zero = c->zero, .last = c->table[15]};
-    memcpy(out.table.entry, c->table, sizeof out.table.entry);
-    for (int j = 0; j < 15; j++)
-        out.table.below[j] = (int8_t)(c->table[j] + c->table[j + 1] - 1 - 128);
-    return out;
+    return (search){s, cvq_search_midpoints_of(c), loops->try_table, c->zero, c->table[15]};
 }
 
 /* The f16 nearest to d among those whose five lowest bits are `offset`; finite. */
@@ -129,106 +124,5 @@ cvq_choice cvq_search_table(const cvq_search_loops *loops, const cvq_codebook *c
     cvq_choice best = {s->sum_wxx, 0};
     try_ends(&t, &best);
     try_neighbours(&t, &best);
-    return best;
-}
-
-/* ---------------------------------------------------------------- q4s */
-
-#define OFFSETS 4 /* offset o moves the table by 5 + 4 o */
-#define FACTORS 3
-/* Free scales within this of the best error are worth rounding to levels. */
-#define LEVEL_NEAR 1.5f
-
-/* One end of the table at one offset, with the scale that its codes want. */
-typedef struct free_scale {
-    float d, error; /* before rounding */
-} free_scale;
-
-static float shift_of(const search *t, int offset) {
-    return (float)(5 + 4 * offset) - t->zero;
-}
-
-/* The best scale with no regard to levels for each end and offset; returns the least error. */
-static float free_scales(const search *t, free_scale *out) {
-    static const float factors[FACTORS] = {0.87f, 0.94f, 1.01f};
-    const cvq_search *s = t->s;
-    cvq_search_trial trials[2 * OFFSETS * FACTORS];
-    int place[2 * OFFSETS * FACTORS]; /* in out */
-    float least = s->sum_wxx;
-    size_t count = 0;
-    for (int i = 0; i < 2 * OFFSETS; i++) {
-        const float shift = shift_of(t, i / 2), end = (i & 1 ? t->last : 0.0f) + shift;
-        out[i] = (free_scale){0.0f, s->sum_wxx};
-        for (int f = 0; f < FACTORS && end != 0.0f; f++) {
-            place[count] = i;
-            trials[count++] = (cvq_search_trial){.d = s->peak / end * factors[f], .shift = shift};
-        }
-    }
-    t->try_table(s, &t->table, trials, count);
-    for (size_t k = 0; k < count; k++) {
-        free_scale *o = &out[place[k]];
-        if (!(trials[k].wqq > 0.0f)) continue;
-        const float d = trials[k].wxq / trials[k].wqq, error = s->sum_wxx - d * trials[k].wxq;
-        if (error < o->error && d != 0.0f) *o = (free_scale){d, error};
-        least = o->error < least ? o->error : least;
-    }
-    return least;
-}
-
-float cvq_search_free_scale(const cvq_search_loops *loops, const cvq_codebook *codebook,
-                            const cvq_search *s) {
-    const search t = start(loops, codebook, s);
-    free_scale found[2 * OFFSETS];
-    const float least = free_scales(&t, found);
-    for (int i = 0; i < 2 * OFFSETS; i++)
-        if (found[i].d != 0.0f && found[i].error == least) return found[i].d;
-    return 0.0f;
-}
-
-/* The first level that is not below d / row, 1 .. 31. */
-static int level_above(float levels) {
-    int level = 1;
-    while (level < 31 && (float)cvq_q4s_levels[level] < levels) level++;
-    return level;
-}
-
-/* A level on trial, as the file has it. */
-typedef struct level_trials {
-    cvq_search_trial trials[4 * OFFSETS];
-    uint16_t scales[4 * OFFSETS];
-    size_t count;
-} level_trials;
-
-/* The levels on both sides of a scale d, with the sign of d. row is in the block's units. */
-static void add_levels(const search *t, float row, float d, int offset, level_trials *out) {
-    const bool negative = d / row < 0.0f;
-    const int above = level_above(negative ? -d / row : d / row);
-    for (int level = above; level >= above - 1 && level > 0; level--) {
-        out->scales[out->count] = (uint16_t)(level | offset << 5 | (negative ? 128 : 0));
-        out->trials[out->count++] =
-            (cvq_search_trial){.d = (float)cvq_q4s_levels[level] * (negative ? -row : row),
-                               .shift = shift_of(t, offset)};
-    }
-}
-
-cvq_choice cvq_search_levels(const cvq_search_loops *loops, const cvq_codebook *codebook,
-                             float row_scale, const cvq_search *s) {
-    const search t = start(loops, codebook, s);
-    const float row = row_scale * s->to_unit;
-    free_scale found[2 * OFFSETS];
-    level_trials near = {.count = 0};
-    cvq_choice best = {s->sum_wxx, 0};
-    const float least = free_scales(&t, found);
-    /* An exact fit may come out a little below zero. */
-    const float limit = (least > 0.0f ? least * LEVEL_NEAR : 0.0f) + 1e-6f * s->sum_wxx;
-    for (int i = 0; i < 2 * OFFSETS; i++)
-        if (found[i].d != 0.0f && found[i].error <= limit)
-            add_levels(&t, row, found[i].d, i / 2, &near);
-    t.try_table(s, &t.table, near.trials, near.count);
-    for (size_t k = 0; k < near.count; k++) {
-        const cvq_search_trial *o = &near.trials[k];
-        const float error = s->sum_wxx - o->d * (2.0f * o->wxq - o->d * o->wqq);
-        if (error < best.error) best = (cvq_choice){error, near.scales[k]};
-    }
     return best;
 }

@@ -7,6 +7,7 @@
 #include "base/memory.h"
 #include "base/parallel.h"
 #include "formats/cvq_layout.h"
+#include "quant/table_choice.h"
 
 /* Weights of a tensor that are tried: an error is then known to 1 or 2%, as blocks are alike. */
 #define SAMPLE_VALUES (1u << 19)
@@ -24,7 +25,7 @@ typedef struct job {
     const cvq_row_source *source;
     const cvq_quantize_options *options;
     size_t index;
-    cvq_tensor tensor; /* its type is set by each trial */
+    cvq_tensor tensor; /* its type is set by each trial; the codebook is q4s's */
     const float *importance;
     size_t panels, tried;  /* of the tensor; panels that are measured */
     panel_result *results; /* [tried] */
@@ -49,29 +50,36 @@ double cvq_weighted_square(const float *a, const float *b, const float *importan
     return sum;
 }
 
+cvq_status cvq_panel_error(const cvq_tensor *t, const float *rows, size_t count,
+                           const float *importance, double *error, cvq_error *err) {
+    const cvq_type_info *info = cvq_type_describe(t->type);
+    const size_t cols = (size_t)t->spec.cols, ld = cvq_padded_cols(info, cols);
+    void *panel = NULL, *decoded = NULL;
+    cvq_status status =
+        cvq_alloc(&panel, cvq_panel_bytes(info, t->panel_rows, cols), 1, "a panel", err);
+    if (status == CVQ_OK)
+        status = cvq_alloc(&decoded, t->panel_rows * ld, sizeof(float), "a panel", err);
+    if (status == CVQ_OK) {
+        cvq_panel_quantize(t, rows, count, importance, panel);
+        cvq_panel_decode(t->type, t->panel_rows, &t->codebook, panel, cols, decoded, ld);
+        *error = cvq_weighted_square(rows, decoded, importance, count, cols, ld);
+    }
+    free(panel);
+    free(decoded);
+    return status;
+}
+
 static cvq_status try_types(const job *j, const float *rows, size_t count, panel_result *out,
                             cvq_error *err) {
-    const size_t cols = j->tensor.spec.cols, height = j->tensor.panel_rows;
+    const size_t cols = j->tensor.spec.cols;
     out->sum_sq = cvq_weighted_square(rows, NULL, j->importance, count, cols, 0);
     cvq_status status = CVQ_OK;
     for (int c = 0; status == CVQ_OK && c < CVQ_CHOICES; c++) {
         cvq_tensor t = j->tensor;
         t.type = cvq_choice_types[c];
         if (t.type == CVQ_TYPE_BF16) continue; /* the source's own values */
-        if (cvq_type_has_codebook(t.type)) t.codebook = cvq_codebook_default;
-        const cvq_type_info *info = cvq_type_describe(t.type);
-        const size_t ld = cvq_padded_cols(info, cols);
-        void *panel = NULL, *decoded = NULL;
-        status = cvq_alloc(&panel, cvq_panel_bytes(info, t.panel_rows, cols), 1, "a panel", err);
-        if (status == CVQ_OK)
-            status = cvq_alloc(&decoded, height * ld, sizeof(float), "a panel", err);
-        if (status == CVQ_OK) {
-            cvq_panel_quantize(&t, rows, count, j->importance, panel);
-            cvq_panel_decode(t.type, t.panel_rows, &t.codebook, panel, cols, decoded, ld);
-            out->error[c] = cvq_weighted_square(rows, decoded, j->importance, count, cols, ld);
-        }
-        free(panel);
-        free(decoded);
+        if (t.type != CVQ_TYPE_Q4S) t.codebook = (cvq_codebook){0};
+        status = cvq_panel_error(&t, rows, count, j->importance, &out->error[c], err);
     }
     return status;
 }
@@ -129,6 +137,7 @@ cvq_status cvq_type_errors_measure(cvq_type_errors *out, const cvq_model_config 
         if (!cvq_has_choice(&j.tensor.spec)) continue;
         j.tensor.panel_rows = cvq_panel_rows_for(j.tensor.spec.role);
         j.importance = options->importance ? cvq_importance_of(options->importance, i) : NULL;
+        CVQ_TRY(cvq_table_choose(&j.tensor.codebook, config, i, source, options, err));
         CVQ_TRY(measure_tensor(&j, &out[i], err));
         if (options->progress && options->progress(options->progress_context, i + 1, n) != 0)
             return cvq_fail(err, CVQ_CANCELLED, "", "interrupted");

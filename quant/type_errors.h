@@ -24,6 +24,11 @@ bool cvq_has_choice(const cvq_tensor_spec *spec);
 double cvq_weighted_square(const float *a, const float *b, const float *importance, size_t rows,
                            size_t cols, size_t ld);
 
+/* sum h (w' - w)^2 over the rows of a panel, as t's type and codebook have it; rows and count as
+ * for cvq_panel_quantize. */
+cvq_status cvq_panel_error(const cvq_tensor *t, const float *rows, size_t count,
+                           const float *importance, double *error, cvq_error *err);
+
 /* out [tensor count], zeros where there is no choice. options: threads, importance and progress
  * (in weights) are heeded. The same numbers with any number of threads. */
 cvq_status cvq_type_errors_measure(cvq_type_errors *out, const cvq_model_config *config,

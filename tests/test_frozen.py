@@ -26,7 +26,8 @@ from harness import check, run, summary
 
 CHECKPOINT = 'tests/checkpoints/small'
 FROZEN = ('tests/frozen/v1',
-          'tests/frozen/v1-2')  # q4s: the scale of a row by its blocks' error
+          'tests/frozen/v1-2',  # q4s: the scale of a row by its blocks' error
+          'tests/frozen/v1-3')  # q4s: every level tried, one of two tables
 LAST = FROZEN[-1]
 # Every block type, in language and in vision matrices; two of them in tables too.
 LAYER_TYPES = {'query_key_value': ('q4h', 'q6'), 'dense': ('q4', 'q4s'), 'gate_proj': ('q4t', 'q8'), 'up_proj': ('q4s', 'q4h'),

@@ -3,7 +3,8 @@
 #include "cli/cvq_quantize.c"
 #include "quant/scale_search_internal.h"
 
-/* These stand in for quant/table_search.c and quant/half_search.c, which are then not linked. */
+/* These stand in for quant/table_search.c, half_search.c and level_search.c, which are then not
+ * linked. */
 cvq_choice cvq_search_table(const cvq_search_loops *loops, const cvq_codebook *codebook,
                             const cvq_search *s) {
     (void)loops;
@@ -32,8 +33,8 @@ cvq_choice cvq_search_levels(const cvq_search_loops *loops, const cvq_codebook *
     return (cvq_choice){.error = s->sum_wxx};
 }
 
-float cvq_search_free_scale(const cvq_search_loops *loops, const cvq_codebook *codebook,
-                            const cvq_search *s) {
-    (void)loops, (void)codebook, (void)s;
-    return 0;
+float cvq_search_scale_error(const cvq_search_loops *loops, const cvq_search_midpoints *table,
+                             float zero, const cvq_search *s, float d) {
+    (void)loops, (void)table, (void)zero, (void)d;
+    return s->sum_wxx;
 }

@@ -308,6 +308,28 @@ static void rows_choose_their_scale(void) {
                   error[0]);
 }
 
+/* q4s against every level, offset and sign. */
+static void level_search_is_nearly_exhaustive(void) {
+    double ours = 0, best = 0;
+    for (int n = 0; n < 60; n++) {
+        block b;
+        start(&b, CVQ_TYPE_Q4S);
+        fill(&b);
+        for (uint32_t k = 0; n & 1 && k < b.n; k++) b.w[k] = random_importance();
+        b.row_scale = 0.0625f / 64.0f / (float)cvq_q4s_levels[6 + n % 26];
+        cvq_search_block(b.type, &cvq_codebook_default, b.row_scale, b.x, b.w, b.codes, &b.scale);
+        double least = HUGE_VAL;
+        for (uint16_t s = 0; s < 256; s++) {
+            const double error = least_error(&b, s);
+            if (error < least) least = error;
+        }
+        CHECK(error_of(&b) >= least * 0.999999);
+        ours += error_of(&b) / power_of(&b);
+        best += least / power_of(&b);
+    }
+    CHECK_SAY(ours < 1.04 * best, "%f of the best error", ours / best);
+}
+
 static double error_of_half(const block *b, uint16_t scale, size_t half) {
     const cvq_block_scale s = cvq_scale_decode(b->type, NULL, 1.0f, scale);
     double sum = 0;
@@ -491,6 +513,14 @@ static void loops_agree(void) {
             tested->try_halves(&s, &c);
             CHECK(memcmp(&a, &c, sizeof a) == 0);
         }
+        for (int k = 0; k < 9 && b.type == CVQ_TYPE_Q4S; k++) {
+            cvq_search_offsets a = {.d = fmaxf(fabsf(ours[k].d), 0x1p-59f),
+                                    .zero = (float)(random32() % 128)};
+            cvq_search_offsets c = a;
+            plain->try_offsets(&s, &table, &a);
+            tested->try_offsets(&s, &table, &c);
+            CHECK(memcmp(&a, &c, sizeof a) == 0);
+        }
         for (int k = 0; k < 9; k++) {
             cvq_choice a = {s.sum_wxx, 0}, c = a;
             plain->try_even(&s, zero, ours[k].d, &a);
@@ -510,7 +540,7 @@ static void loops_agree(void) {
 static void bytes_are_pinned(void) {
     static const uint64_t wanted[6] = {0xbd61a3800b1ae99au, 0x9e02ffb0e8330d6au,
                                        0x4931d24c8e8af7a1u, 0xbbf9d73468da1638u,
-                                       0xb1b7df78849295d2u, 0x1be5242ebfe27a43u};
+                                       0xa09eca4c594b4fbfu, 0x1be5242ebfe27a43u};
     state = 12345;
     EACH_BLOCK_TYPE(i) {
         uint64_t hash = 1469598103934665603u;
@@ -531,12 +561,31 @@ static void bytes_are_pinned(void) {
     }
 }
 
+/* q4s: the scales of rows whose blocks differ, of which some are tried. */
+static void row_scales_are_pinned(void) {
+    enum { COLS = 70 * 32 + 9 };
+    static float x[COLS], w[COLS];
+    uint64_t hash = 1469598103934665603u;
+    state = 54321;
+    for (int row = 0; row < 24; row++) {
+        for (int k = 0; k < COLS; k++) {
+            x[k] = random_weight() * (random32() % 512 == 0 ? 9.0f : 1.0f);
+            w[k] = random_importance() * (random32() % 512 == 0 ? 1000.0f : 1.0f);
+        }
+        const size_t n = (size_t)(COLS - row * 71);
+        const float scale = cvq_search_row_scale(&cvq_codebook_default, x, row % 3 ? w : NULL, n);
+        hash = (hash ^ cvq_f32_bits(scale)) * 1099511628211u;
+    }
+    CHECK_SAY(hash == 0xcf9009b1a62d67a3u, "0x%016llx", (unsigned long long)hash);
+}
+
 int main(void) {
     RUN(errors_are_small);
     RUN(nothing_simple_is_better);
     RUN(hard_blocks_come_out_right);
     RUN(zeros_are_zeros);
     RUN(table_search_is_nearly_exhaustive);
+    RUN(level_search_is_nearly_exhaustive);
     RUN(rows_share_a_scale);
     RUN(rows_choose_their_scale);
     RUN(halves_are_chosen_apart);
@@ -546,5 +595,6 @@ int main(void) {
     RUN(other_tables_work);
     RUN(loops_agree);
     RUN(bytes_are_pinned);
+    RUN(row_scales_are_pinned);
     return REPORT();
 }

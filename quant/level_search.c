@@ -1,0 +1,77 @@
+/* The search of q4s, whose blocks choose one of 31 levels of the row's scale, its sign, and one of
+ * four offsets: each level on trial is tried with all of those. Which levels are worth a trial was
+ * chosen by measurement: docs/quantization.md. */
+#include "quant/scale_search_internal.h"
+
+#define LAST_LEVEL 31
+/* The steps from zero at which a level may put the block's largest magnitude. */
+#define NEAREST 48.0f
+#define FURTHEST 86.0f
+/* Of a level: NaN and infinity come of scales that no block has. */
+#define SMALLEST 0x1p-60f
+
+/* A level, with the best of what it may have beside it. */
+typedef struct level_trial {
+    int level;
+    float error; /* in the block's units */
+    uint16_t bits;
+} level_trial;
+
+typedef struct search {
+    const cvq_search_loops *loops;
+    const cvq_search *s;
+    cvq_search_midpoints table;
+    float zero;
+    float row; /* its scale in the block's units */
+} search;
+
+static level_trial try_level(const search *t, int level) {
+    level_trial out = {level, 0x1.fffffep127f, 0};
+    cvq_search_offsets o = {.d = t->row * (float)cvq_q4s_levels[level], .zero = t->zero};
+    if (!(o.d > SMALLEST)) return out;
+    t->loops->try_offsets(t->s, &t->table, &o);
+    for (int negative = 0; negative < 2; negative++)
+        for (int k = 0; k < CVQ_SEARCH_OFFSETS; k++) {
+            const float error = o.error[negative][k] * (o.d * o.d);
+            if (!(error < out.error)) continue;
+            out.error = error;
+            out.bits = (uint16_t)(level | k << 5 | negative << 7);
+        }
+    return out;
+}
+
+/* The first level that is not below so many, 1 .. 31. */
+static int level_above(float levels) {
+    int level = 1;
+    while (level < LAST_LEVEL && (float)cvq_q4s_levels[level] < levels) level++;
+    return level;
+}
+
+cvq_choice cvq_search_levels(const cvq_search_loops *loops, const cvq_codebook *codebook,
+                             float row_scale, const cvq_search *s) {
+    const search t = {loops, s, cvq_search_midpoints_of(codebook), codebook->zero,
+                      row_scale * s->to_unit};
+    const float peak = cvq_search_magnitude(s->peak);
+    const int first = level_above(peak / FURTHEST / t.row);
+    const int last = level_above(peak / NEAREST / t.row);
+    level_trial best = try_level(&t, first);
+    for (int level = first + 1; level <= last; level++) {
+        const level_trial o = try_level(&t, level);
+        if (o.error < best.error) best = o;
+    }
+    return best.error < s->sum_wxx ? (cvq_choice){best.error, best.bits}
+                                   : (cvq_choice){s->sum_wxx, 0};
+}
+
+float cvq_search_scale_error(const cvq_search_loops *loops, const cvq_search_midpoints *table,
+                             float zero, const cvq_search *s, float d) {
+    cvq_search_offsets o = {.d = d, .zero = zero};
+    float least = s->sum_wxx;
+    if (!(d > SMALLEST)) return least;
+    loops->try_offsets(s, table, &o);
+    for (int k = 0; k < 2 * CVQ_SEARCH_OFFSETS; k++) {
+        const float error = o.error[k / CVQ_SEARCH_OFFSETS][k % CVQ_SEARCH_OFFSETS] * (d * d);
+        if (error < least) least = error;
+    }
+    return least;
+}
