@@ -10,13 +10,6 @@
 /* Of a level: NaN and infinity come of scales that no block has. */
 #define SMALLEST 0x1p-60f
 
-/* A level, with the best of what it may have beside it. */
-typedef struct level_trial {
-    int level;
-    float error; /* in the block's units */
-    uint16_t bits;
-} level_trial;
-
 typedef struct search {
     const cvq_search_loops *loops;
     const cvq_search *s;
@@ -25,19 +18,18 @@ typedef struct search {
     float row; /* its scale in the block's units */
 } search;
 
-static level_trial try_level(const search *t, int level) {
-    level_trial out = {level, 0x1.fffffep127f, 0};
+/* Keeps the level, with the offset and sign that suit it best, if that is better than the best. */
+static void try_level(const search *t, int level, cvq_choice *best) {
     cvq_search_offsets o = {.d = t->row * (float)cvq_q4s_levels[level], .zero = t->zero};
-    if (!(o.d > SMALLEST)) return out;
+    if (!(o.d > SMALLEST)) return;
     t->loops->try_offsets(t->s, &t->table, &o);
     for (int negative = 0; negative < 2; negative++)
         for (int k = 0; k < CVQ_SEARCH_OFFSETS; k++) {
             const float error = o.error[negative][k] * (o.d * o.d);
-            if (!(error < out.error)) continue;
-            out.error = error;
-            out.bits = (uint16_t)(level | k << 5 | negative << 7);
+            if (!(error < best->error)) continue;
+            best->error = error;
+            best->scale = (uint16_t)(level | k << 5 | negative << 7);
         }
-    return out;
 }
 
 /* The first level that is not below so many, 1 .. 31. */
@@ -54,13 +46,9 @@ cvq_choice cvq_search_levels(const cvq_search_loops *loops, const cvq_codebook *
     const float peak = cvq_search_magnitude(s->peak);
     const int first = level_above(peak / FURTHEST / t.row);
     const int last = level_above(peak / NEAREST / t.row);
-    level_trial best = try_level(&t, first);
-    for (int level = first + 1; level <= last; level++) {
-        const level_trial o = try_level(&t, level);
-        if (o.error < best.error) best = o;
-    }
-    return best.error < s->sum_wxx ? (cvq_choice){best.error, best.bits}
-                                   : (cvq_choice){s->sum_wxx, 0};
+    cvq_choice best = {s->sum_wxx, 0};
+    for (int level = first; level <= last; level++) try_level(&t, level, &best);
+    return best;
 }
 
 float cvq_search_scale_error(const cvq_search_loops *loops, const cvq_search_midpoints *table,
