@@ -194,7 +194,9 @@ float cvq_search_row_scale(const cvq_codebook *codebook, const float *x, const f
     if (peak < CVQ_SEARCH_SMALLEST) return 0.0f;
     double least = 0x1p1023;
     float first = peak / NEAREST, best = first;
-    for (int start = 0; start < STARTS; start++, first *= THIRD_OF_STEP)
+    for (int start = 0; start < STARTS; start++) {
         try_shares(&r, first, samples, count, &least, &best);
+        first *= THIRD_OF_STEP;
+    }
     return rounded(best / (float)cvq_q4s_levels[LEVELS]);
 }
