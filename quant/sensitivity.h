@@ -1,6 +1,7 @@
 /* How much a model's predictions suffer where one tensor's output is wrong by a given share: the
  * exchange rate between the errors of different tensors. Measured by cvq-sensitivity; the
- * built-in rates are those of the small checkpoint, by kind of matrix. */
+ * built-in rates are those of the small checkpoint, by kind of matrix, the decoder's first layer
+ * apart. */
 #ifndef CVQ_QUANT_SENSITIVITY_H
 #define CVQ_QUANT_SENSITIVITY_H
 
