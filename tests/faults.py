@@ -1,37 +1,37 @@
 #!/usr/bin/env python3
 """Every call of the system or the allocator fails once, command by command: what is said, and what is left behind.
 
-    faults.py [--all] [--sample N] [--jobs N] [--trace] [TEXT]     TEXT: cases and kinds of calls whose name has it
+    faults.py [--all] [--sample N] [--jobs N] [--trace] [--keep FILE] [TEXT]     TEXT: cases and kinds of calls whose name has it
 
 tests/preload/failing_calls.c is preloaded into each command and counts its calls; then the command runs again and again, each time with
-another call failing. Without --all (`make faults`) one call is taken for each way through the program that leads to a call; with --sample
-(`make test`, tests/test_faults.py) N of these for each command. After each run:
+another call failing. With --all (`make faults`) that is every call, until the command gets to its end without a failure; without it one call is
+taken for each way through the program that leads to a call; with --sample (`make test`, tests/test_faults.py) N of these for each command. All
+is done with the smallest checkpoint (smallest_checkpoint.py), where a run takes hundredths of a second. After each run:
  - the command has failed with one line that names the cause, or has done its work as if nothing had been (a cache that cannot be written is no
    error); it has not crashed, hung, or failed silently;
  - the inputs are as they were, nothing is under the final name that does not belong there, and nothing else is left but what --resume takes up;
- - the next run succeeds and gives the same bytes.
+ - where something is left, the next run succeeds and gives the same bytes.
 Then all of them from some call on (a full disk), and reads and writes that do less than was asked for or are interrupted, which changes nothing.
 """
 import argparse
-import array
 import concurrent.futures
 import json
 import os
 import random
 import re
 import shutil
-import struct
-import subprocess
 import sys
 import tempfile
+import threading
+import time
 
-from harness import BIN, SECONDS, TOOLS, check, lock, summary
+import harness
+import smallest_checkpoint
+from failing_calls import FROM, INTERRUPTED, KINDS, LIBRARY, MODES, ONCE, SHORT, Plan, Server
+from harness import check, lock, summary
 
-SMALL, TINY, PICTURES = (os.path.abspath(p) for p in ('tests/checkpoints/small', 'models/cogvlm2-tiny', 'models/pictures'))
-KINDS = ('memory', 'open', 'read', 'scan', 'write', 'print', 'sync', 'name', 'map', 'length', 'look', 'start')
-ONCE, FROM, SHORT, INTERRUPTED = range(4)
-NOTED = 65536  # as in failing_calls.c
-HEADER = struct.Struct(f'<IIQQ{len(KINDS)}Q')
+TINY, PICTURES = (os.path.abspath(p) for p in ('models/cogvlm2-tiny', 'models/pictures'))
+MEMORY_FOLDER = '/dev/shm'  # where there is one: nothing here is to wait for a disk
 
 
 class Case:
@@ -49,73 +49,71 @@ def resumable(name):
     return name + '.partial', name + '.partial.journal'
 
 
-CASES = (
-    Case('convert', 'cvq-convert', SMALL, 'out.cvq', outputs=['out.cvq'], left=resumable('out.cvq')),
-    Case('convert q4', 'cvq-convert', '--recipe', 'q4', SMALL, 'out.cvq', outputs=['out.cvq'], left=resumable('out.cvq')),
-    Case('convert --check', 'cvq-convert', '--check', 'calibrated', '--imatrix', 'imatrix', SMALL),
-    Case('convert --dry-run', 'cvq-convert', '--dry-run', SMALL),
-    Case('quantize', 'cvq-quantize', '--report', 'report', 'small.cvq', 'out.cvq', outputs=['out.cvq', 'report'], left=resumable('out.cvq')),
-    Case('quantize --feedback', 'cvq-quantize', '--imatrix', 'imatrix', '--feedback', 'moments', 'small.cvq', 'out.cvq', outputs=['out.cvq'],
-         left=resumable('out.cvq')),
-    Case('quantize --target-size', 'cvq-quantize', '--target-size', '7M', '--sensitivity', 'sensitivity', 'small.cvq', 'out.cvq',
-         outputs=['out.cvq'], left=resumable('out.cvq')),
-    Case('info', 'cvq-info', '--tensors', 'q4.cvq'),
-    Case('info --verify', 'cvq-info', '--verify', 'q4.cvq'),
-    Case('info --manifest', 'cvq-info', '--manifest', 'q4.cvq'),
-    Case('info --verify --manifest', 'cvq-info', '--verify', '--manifest', 'manifest', 'q4.cvq'),
-    Case('info --diff', 'cvq-info', '--diff', 'manifest', 'damaged.cvq'),
-    Case('info --repair', 'cvq-info', '--repair', 'q4.cvq', 'damaged.cvq', 'out.cvq', outputs=['out.cvq']),
-    Case('pack', 'cvq-pack', '-q', 'tiny.cvq', 'out', outputs=['out']),
-    Case('pack --split', 'cvq-pack', '-q', '--split', '3M', 'q4.cvq', 'out', outputs=['out.001', 'out.002', 'out.003']),
-    Case('pack -d', 'cvq-pack', '-d', 'packed', 'out.cvq', outputs=['out.cvq']),
-    Case('run', 'cvq-run', '--image', 'number.png', '--prompt', 'What?', '--max-tokens', '4', 'q4.cvq'),
-    Case('run --json', 'cvq-run', '--json', '--prompt', 'What?', '--max-tokens', '2', 'q4.cvq'),
-    Case('run: a conversation', 'cvq-run', '--max-tokens', '2', 'q4.cvq', stdin=b'Which?\n/image number.png\nWhat?\n/clear\n'),
-    Case('run --logits', 'cvq-run', '--prompt', 'What?', '--max-tokens', '0', '--logits', 'out', '--taps', 'q4.cvq', outputs=['out']),
-    Case('run --batch', 'cvq-run', '--max-tokens', '4', '--batch', 'task.jsonl', '--out', 'out', 'q4.cvq', grows=['out'],
-         early=['out.origin']),
-    Case('eval', 'cvq-eval', '--metric', 'exact', '--max-tokens', '4', '--out', 'out', 'q4.cvq', 'task.jsonl', grows=['out'],
-         early=['out.origin']),
-    Case('perplexity', 'cvq-perplexity', '--context', '32', '--save-logits', 'out', 'q4.cvq', 'text', outputs=['out']),
-    Case('perplexity --kld', 'cvq-perplexity', '--context', '32', '--kld', 'logits', 'q4.cvq', 'text'),
-    Case('calibrate', 'cvq-calibrate', '-o', 'out', '--second-moments', 'out.2', 'small.cvq', 'task.jsonl', outputs=['out', 'out.2']),
-    Case('calibrate --merge', 'cvq-calibrate', '-o', 'out', '--merge', 'imatrix', 'imatrix', outputs=['out']),
-    Case('compare', 'cvq-compare', '--svg', 'out', 'small.cvq', 'q4.cvq', 'task.jsonl', outputs=['out']),
-    Case('sensitivity', 'cvq-sensitivity', '-o', 'out', '--context', '32', 'small.cvq', 'one.jsonl', grows=['out']),
-    Case('bench', 'cvq-bench', '--quick', '--scale', '16', '--only', 'adapter', measures=True),
-)
+def cases(target, part):
+    """target: a size between those that cvq-quantize can reach for the checkpoint; part: a third of its q4 file, or more."""
+    return (
+        Case('convert', 'cvq-convert', 'checkpoint', 'out.cvq', outputs=['out.cvq'], left=resumable('out.cvq')),
+        Case('convert q4', 'cvq-convert', '--recipe', 'q4', 'checkpoint', 'out.cvq', outputs=['out.cvq'], left=resumable('out.cvq')),
+        Case('convert --check', 'cvq-convert', '--check', 'calibrated', '--imatrix', 'imatrix', 'checkpoint'),
+        Case('convert --dry-run', 'cvq-convert', '--dry-run', 'checkpoint'),
+        Case('quantize', 'cvq-quantize', '--report', 'report', 'small.cvq', 'out.cvq', outputs=['out.cvq', 'report'], left=resumable('out.cvq')),
+        Case('quantize --feedback', 'cvq-quantize', '--imatrix', 'imatrix', '--feedback', 'moments', 'small.cvq', 'out.cvq', outputs=['out.cvq'],
+             left=resumable('out.cvq')),
+        Case('quantize --target-size', 'cvq-quantize', '--target-size', target, '--sensitivity', 'sensitivity', 'small.cvq', 'out.cvq',
+             outputs=['out.cvq'], left=resumable('out.cvq')),
+        Case('info', 'cvq-info', '--tensors', 'q4.cvq'),
+        Case('info --verify', 'cvq-info', '--verify', 'q4.cvq'),
+        Case('info --manifest', 'cvq-info', '--manifest', 'q4.cvq'),
+        Case('info --verify --manifest', 'cvq-info', '--verify', '--manifest', 'manifest', 'q4.cvq'),
+        Case('info --diff', 'cvq-info', '--diff', 'manifest', 'damaged.cvq'),
+        Case('info --repair', 'cvq-info', '--repair', 'q4.cvq', 'damaged.cvq', 'out.cvq', outputs=['out.cvq']),
+        Case('pack', 'cvq-pack', '-q', 'tiny.cvq', 'out', outputs=['out']),
+        Case('pack --split', 'cvq-pack', '-q', '--split', part, 'q4.cvq', 'out', outputs=['out.001', 'out.002', 'out.003']),
+        Case('pack -d', 'cvq-pack', '-d', 'packed', 'out.cvq', outputs=['out.cvq']),
+        Case('run', 'cvq-run', '--image', 'number.png', '--prompt', 'What?', '--max-tokens', '4', 'q4.cvq'),
+        Case('run --json', 'cvq-run', '--json', '--prompt', 'What?', '--max-tokens', '2', 'q4.cvq'),
+        Case('run: a conversation', 'cvq-run', '--max-tokens', '2', 'q4.cvq', stdin=b'Which?\n/image number.png\nWhat?\n/clear\n'),
+        Case('run --logits', 'cvq-run', '--prompt', 'What?', '--max-tokens', '0', '--logits', 'out', '--taps', 'q4.cvq', outputs=['out']),
+        Case('run --batch', 'cvq-run', '--max-tokens', '4', '--batch', 'task.jsonl', '--out', 'out', 'q4.cvq', grows=['out'],
+             early=['out.origin']),
+        Case('eval', 'cvq-eval', '--metric', 'exact', '--max-tokens', '4', '--out', 'out', 'q4.cvq', 'task.jsonl', grows=['out'],
+             early=['out.origin']),
+        Case('perplexity', 'cvq-perplexity', '--context', '32', '--save-logits', 'out', 'q4.cvq', 'text', outputs=['out']),
+        Case('perplexity --kld', 'cvq-perplexity', '--context', '32', '--kld', 'logits', 'q4.cvq', 'text'),
+        Case('calibrate', 'cvq-calibrate', '-o', 'out', '--second-moments', 'out.2', 'small.cvq', 'task.jsonl', outputs=['out', 'out.2']),
+        Case('calibrate --merge', 'cvq-calibrate', '-o', 'out', '--merge', 'imatrix', 'imatrix', outputs=['out']),
+        Case('compare', 'cvq-compare', '--svg', 'out', 'small.cvq', 'q4.cvq', 'task.jsonl', outputs=['out']),
+        Case('sensitivity', 'cvq-sensitivity', '-o', 'out', '--context', '32', 'small.cvq', 'one.jsonl', grows=['out']),
+        Case('bench', 'cvq-bench', '--quick', '--scale', '16', '--only', 'adapter', measures=True),
+    )
 
 
-def run(folder, command, plan=None, trace=False, stdin=b''):
-    e = dict(os.environ, XDG_CACHE_HOME=os.path.join(folder, 'cache'))
-    e.pop('CVQ_CPU', None)
-    if plan:
-        e.update(LD_PRELOAD=os.path.join(TOOLS, 'failing_calls.so'), CVQ_FAIL_PLAN=plan)
-        if trace:
-            e['CVQ_FAIL_TRACE'] = '1'
-    try:
-        p = subprocess.run([os.path.join(BIN, command[0]), '--threads', '1', *command[1:]], cwd=folder, env=e, input=stdin,
-                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=SECONDS)
-    except subprocess.TimeoutExpired:
-        return 'too long', b'', ''
-    return p.returncode, p.stdout, p.stderr.decode('utf-8', 'replace')
+CASES = cases('4.2M', '1.5M')
 
 
-def prepare(folder):
-    """The files that all cases read."""
+def environment(folder):
+    return {'XDG_CACHE_HOME': os.path.join(folder, 'cache')}
+
+
+def prepare(folder, checkpoint=None):
+    """The files that all cases read, made of a checkpoint or of the smallest one."""
     def must(*command):
-        code, out, err = run(folder, command)
-        if code != 0:
-            sys.exit(f'cannot prepare: {command}: {err}')
-        return out
+        r = harness.run(*command, env=environment(folder), cwd=folder)
+        if r.code != 0:
+            sys.exit(f'cannot prepare: {command}: {r}')
+        return r.out
 
     def write(name, data):
         with open(os.path.join(folder, name), 'wb') as f:
             f.write(data)
 
-    must('cvq-convert', SMALL, 'small.cvq')
+    if checkpoint:
+        os.symlink(os.path.abspath(checkpoint), os.path.join(folder, 'checkpoint'))
+    else:
+        smallest_checkpoint.write(os.path.join(folder, 'checkpoint'))
+    must('cvq-convert', 'checkpoint', 'small.cvq')
     must('cvq-quantize', 'small.cvq', 'q4.cvq')
-    must('cvq-convert', TINY, 'tiny.cvq')
+    must('cvq-convert', TINY, 'tiny.cvq')  # the smallest one has more padding than weights, and is not packed
     must('cvq-pack', 'tiny.cvq', 'packed')
     write('manifest', must('cvq-info', '--manifest', 'q4.cvq'))
     with open(os.path.join(folder, 'q4.cvq'), 'rb') as f:
@@ -130,14 +128,17 @@ def prepare(folder):
     must('cvq-perplexity', '--context', '32', '--save-logits', 'logits', 'small.cvq', 'text')
     must('cvq-calibrate', '-o', 'imatrix', '--second-moments', 'moments', 'small.cvq', 'task.jsonl')
     must('cvq-sensitivity', '-o', 'sensitivity', 'small.cvq', 'one.jsonl')
-    must('cvq-convert', '--recipe', 'q4', '--imatrix', 'imatrix', SMALL, 'calibrated.cvq')
+    must('cvq-convert', '--recipe', 'q4', '--imatrix', 'imatrix', 'checkpoint', 'calibrated.cvq')
     write('calibrated', must('cvq-info', '--manifest', 'calibrated.cvq'))
     os.unlink(os.path.join(folder, 'calibrated.cvq'))
     shutil.rmtree(os.path.join(folder, 'cache'), ignore_errors=True)
 
 
 def inputs(folder):
-    return {e.name: (e.stat().st_ino, e.stat().st_size, e.stat().st_mtime_ns) for e in os.scandir(folder)}
+    """What tells whether a file has changed, without reading it."""
+    found = {e.name: e.stat() for e in os.scandir(folder)}
+    found.update(('checkpoint/' + e.name, e.stat()) for e in os.scandir(os.path.join(folder, 'checkpoint')))
+    return {name: (s.st_ino, s.st_size, s.st_mtime_ns) for name, s in found.items()}
 
 
 class Trial:
@@ -145,12 +146,17 @@ class Trial:
 
     def __init__(self, case, base, options):
         self.case, self.options = case, options
-        self.folder = tempfile.mkdtemp(dir=base, prefix=re.sub(r'\W+', '-', case.name) + '.')
+        self.base = tempfile.mkdtemp(dir=base, prefix=re.sub(r'\W+', '-', case.name) + '.')
+        self.folder = os.path.join(self.base, 'work')
+        os.mkdir(self.folder)
         for e in os.scandir(os.path.join(base, 'inputs')):
-            os.link(e.path, os.path.join(self.folder, e.name))
+            (os.symlink if e.is_dir() else os.link)(e.path, os.path.join(self.folder, e.name))
         self.start = inputs(self.folder)
-        self.plan = os.path.join(base, os.path.basename(self.folder) + '.plan')
-        self.counts = {k: [0, 0, 0, 0] for k in KINDS}  # calls; of these made to fail: failed runs, runs that went well
+        self.counts = {k: [0, 0, 0, 0] for k in KINDS}  # calls; those made to fail by themselves: all, ended in a message, did their work
+        self.more = [0, 0, 0]  # the same of runs in which several calls failed
+        self.runs, self.failures, self.seconds = 0, 0, 0.0
+        self.server = Server(self.folder, self.base, case.command[0], '--threads', '1', *case.command[1:], stdin=case.stdin,
+                             env=environment(self.folder))
 
     def read(self, name):
         try:
@@ -167,32 +173,23 @@ class Trial:
             path = os.path.join(self.folder, name)
             (shutil.rmtree if os.path.isdir(path) else os.unlink)(path)
 
-    def attempt(self, kind=0, mode=ONCE, at=0, noting=False, trace=False):
-        """-> (exit status, stdout, stderr), (calls that failed, calls by kind)"""
-        with open(self.plan, 'wb') as f:
-            f.write(HEADER.pack(kind, mode, at, 0, *[0] * len(KINDS)))
-            if noting:
-                f.truncate(HEADER.size + 4 * len(KINDS) * NOTED)
-        result = run(self.folder, self.case.command, self.plan, trace, self.case.stdin)
-        with open(self.plan, 'rb') as f:
-            fields = HEADER.unpack(f.read(HEADER.size))
-        return result, (fields[3], fields[4:])
+    def slowly(self, **plan):
+        """A run of its own, so that its ways can be noted or its failing calls shown. -> (exit status, stdout, stderr), the plan"""
+        plan = Plan(os.path.join(self.base, 'slow'), **plan)
+        e = {**environment(self.folder), **plan.environment, **({'CVQ_FAIL_TRACE': '1'} if plan.at else {})}
+        r = harness.run(self.case.command[0], '--threads', '1', *self.case.command[1:], stdin=self.case.stdin, env=e, cwd=self.folder)
+        return (r.code, r.out, r.err.decode('utf-8', 'replace')), plan.read()
 
-    def ways(self, kind, calls):
-        """Numbers of calls, one for each way through the program."""
-        with open(self.plan, 'rb') as f:
-            f.seek(HEADER.size + 4 * NOTED * kind)
-            way = array.array('I', f.read(4 * min(calls, NOTED)))
-        first = {}
-        for i, w in enumerate(way):
-            first.setdefault(w, i + 1)
-        return sorted(first.values())
+    def attempt(self, kind=KINDS[0], mode=ONCE, at=0):
+        """-> (exit status, stdout, stderr), how many calls failed"""
+        code, out, err, failed, _ = self.server.run(kind, mode, at)
+        return (code, out, err.decode('utf-8', 'replace')), failed
 
     def wrong(self, result):
         """What is not as it ought to be after a run, or ''."""
         code, out, err = result
-        case, new = self.case, self.new_files()
-        if any(inputs(self.folder).get(n) != s for n, s in self.start.items()):
+        case, new, found = self.case, self.new_files(), inputs(self.folder)
+        if any(found.get(n) != s for n, s in self.start.items()):
             return 'an input is not what it was'
         if code == 0:
             if not self.same_text(out):
@@ -248,87 +245,165 @@ class Trial:
             rest |= {n for n in names if not re.fullmatch(r'[0-9a-f]{64}\.(picture|verified)(\.\w+)?', n)}
         return f'left behind: {sorted(rest)}' if rest else ''
 
-    def step(self, kind, mode, at, again):
-        """One run with a fault, and the next one without. -> whether any call failed"""
-        result, (faults, _) = self.attempt(kind, mode, at)
-        counts = self.counts[KINDS[kind]]
-        if faults == 0:
-            self.clean()
-            return False
-        counts[1] += 1
-        counts[2 if result[0] else 3] += 1
+    def step(self, kind, mode, at):
+        """One run with a fault, and where it left anything the next one without. -> whether any call failed"""
+        result, failed = self.attempt(kind, mode, at)
+        self.runs += 1
         why = self.wrong(result)
-        if not why and mode in (SHORT, INTERRUPTED) and result[0] != 0:
+        if not why and (failed == 0 or mode in (SHORT, INTERRUPTED)) and result[0] != 0:
             why = 'does not go on'
-        if not why and result[0] != 0 and (again or self.new_files()):
-            result = self.next_run()
+        if failed:
+            counts = self.counts[kind][1:] if mode == ONCE else self.more
+            counts = [counts[0] + 1, counts[1] + (result[0] != 0), counts[2] + (result[0] == 0)]
+            if mode == ONCE:
+                self.counts[kind][1:] = counts
+            else:
+                self.more = counts
+        if not why and result[0] != 0 and self.left_anything():
+            for name in set(self.case.outputs) & set(self.new_files()) - set(self.case.grows + self.case.early):
+                os.unlink(os.path.join(self.folder, name))  # it was finished
+            result, _ = self.attempt()
             why = self.wrong(result) and f'the next run: {self.wrong(result)}'
-        elif not why and result[0] == 0:
-            why = ''
         if why and self.options.trace:
             self.clean()
-            result = self.attempt(kind, mode, at, trace=True)[0]
-        name = f'{self.case.name}: {KINDS[kind]} {("once", "from", "short", "interrupted")[mode]} {at}'
+            result = self.slowly(kind=kind, mode=mode, at=at)[0]
+        name = f'{self.case.name}: {kind} {MODES[mode]} {at}'
+        self.failures += bool(why)
         check(name, not why, f'{why}; exit status {result[0]}: {result[2][-4000:]}')
         self.clean()
-        return True
+        return failed > 0
 
-    def next_run(self):
-        """Without a fault, over what is left; a part of the outputs may be finished."""
-        done = [n for n in self.case.outputs if n in self.new_files() and n not in self.case.grows + self.case.early]
-        for name in done:
-            os.unlink(os.path.join(self.folder, name))
-        result = run(self.folder, self.case.command, stdin=self.case.stdin)
-        return result
+    def left_anything(self):
+        """An empty folder of a cache is nothing."""
+        kept = os.path.join(self.folder, 'cache', 'cvq')
+        return self.new_files() not in ([], ['cache']) or (os.path.isdir(kept) and bool(os.listdir(kept)))
 
-    def all(self):
-        result, (_, calls) = self.attempt(noting=True)
+    def begin(self):
+        """A run without faults: what is right, and how often which kind of call is made. -> whether it went well"""
+        result, plan = self.slowly(noting=not self.options.all)
+        self.way = {k: plan.ways(k) for k in KINDS} if not self.options.all else {}
         self.out = result[1]
         self.expected = {n: self.read(n) for n in self.case.outputs}
-        check(f'{self.case.name}: without faults', result[0] == 0 and None not in self.expected.values() and not self.wrong(result), result)
-        if result[0] != 0:
-            return
-        wanted = self.options.text
-        steps = [(k, self.ways(k, calls[k])) for k in range(len(KINDS))]
+        good = result[0] == 0 and None not in self.expected.values() and not self.wrong(result)
+        check(f'{self.case.name}: without faults', good, result)
         self.clean()
-        if self.options.sample:
-            return self.sample(calls, steps)
-        for kind, ways in steps:
-            if wanted and wanted not in f'{self.case.name}: {KINDS[kind]}':
-                continue
-            self.counts[KINDS[kind]][0] = calls[kind]
-            rng = random.Random(kind)
-            points = range(1, calls[kind] + 64) if self.options.all else ways
-            for n in points:
-                if not self.step(kind, ONCE, n, rng.randrange(20) == 0) and n >= calls[kind]:
-                    break  # success without a fault
-            for n in points if self.options.all and KINDS[kind] != 'memory' else rng.sample(ways, min(len(ways), 3)):
-                self.step(kind, FROM, n, True)
-        for kind in map(KINDS.index, ('read', 'write')):
-            if not wanted or wanted in f'{self.case.name}: {KINDS[kind]}':
-                self.step(kind, SHORT, 0, False)
-                self.step(kind, INTERRUPTED, 0, False)
-        self.print_counts()
+        for kind, n in plan.calls.items():
+            self.counts[kind][0] = n
+        return good
 
-    def sample(self, calls, steps):
+    def kinds(self):
+        return [k for k in KINDS if not self.options.text or self.options.text in f'{self.case.name}: {k}']
+
+    def left(self):
+        """How many runs of --all are still to come, about."""
+        kinds = self.kinds()
+        return max(sum(self.counts[k][0] * (1 if k == 'memory' else 2) for k in kinds) - self.runs, 0)
+
+    def step_through(self):
+        """Each call fails once, until the command gets to its end without a failure; then all calls from each one on."""
+        for kind in self.kinds():
+            calls, n = self.counts[kind][0], 1
+            while self.step(kind, ONCE, n) or n <= calls:
+                n += 1
+            for n in self.some(kind, range(1, calls + 1)) if kind == 'memory' else range(1, calls + 1):
+                self.step(kind, FROM, n)
+        self.transfers()
+
+    def ways(self):
+        """One call for each way through the program that leads to one."""
+        for kind in self.kinds():
+            for n in self.way[kind]:
+                self.step(kind, ONCE, n)
+            for n in self.some(kind, self.way[kind]):
+                self.step(kind, FROM, n)
+        self.transfers()
+
+    def some(self, kind, points):
+        return random.Random(kind).sample(points, min(len(points), 3))
+
+    def transfers(self):
+        for kind in set(self.kinds()) & {'read', 'write'}:
+            self.step(kind, SHORT, 0)
+            self.step(kind, INTERRUPTED, 0)
+
+    def sample(self):
         """Some faults of all: each kind is as likely as another, however often it is called."""
         rng = random.Random(self.case.name)
-        for kind, n in enumerate(calls):
-            self.counts[KINDS[kind]][0] = n
-        steps = [(kind, ways) for kind, ways in steps if ways]
-        for kind, ways in rng.choices(steps, k=self.options.sample):
-            self.step(kind, ONCE, rng.choice(ways), True)
-        self.print_counts()
+        for kind in rng.choices([k for k in KINDS if self.way[k]], k=self.options.sample):
+            self.step(kind, ONCE, rng.choice(self.way[kind]))
 
-    def print_counts(self):
+    def all(self):
+        began = time.monotonic()
+        (self.sample if self.options.sample else self.step_through if self.options.all else self.ways)()
+        self.seconds = time.monotonic() - began
+        self.server.close()
         with lock:
-            print(f'{self.case.name:26}' + ''.join(f'{"{}/{} {}+{}".format(*c[1::-1], *c[2:]):>16}' for c in self.counts.values()), flush=True)
+            print(f'{self.case.name:26}' + ''.join(f'{"{1}/{0} {2}+{3}".format(*c):>16}' for c in self.counts.values()) +
+                  f'  and {self.more[0]} {self.more[1]}+{self.more[2]}', flush=True)
+
+    def result(self):
+        return {'name': self.case.name, 'once': [sum(c[i] for c in self.counts.values()) for i in range(4)], 'more': self.more,
+                'runs': self.runs, 'seconds': round(self.seconds, 1)}
 
 
-def report(trials):
-    total = [sum(t.counts[k][i] for t in trials for k in KINDS) for i in range(4)]
-    print(f'{total[1]} faults in {total[0]} calls: {total[2]} failed with a message, {total[3]} were got over '
-          '(above: faults/calls failed+got over)')
+def report(results):
+    for r in results:
+        print(f'| {r["name"]} | ' + ' | '.join(f'{n:,}' for n in r['once'] + r['more']) + ' |')
+    once, more = ([sum(r[k][i] for r in results) for i in range(len(results[0][k]))] for k in ('once', 'more'))
+    print(f'{once[1]} of {once[0]} calls failed by themselves: {once[2]} runs ended in a message, {once[3]} did their work; '
+          f'several at once in {more[0]} runs: {more[1]} and {more[2]}; {sum(r["seconds"] for r in results):.0f} s')
+
+
+class Kept:
+    """Results of whole cases that went well, a line each, so that stepping through all can be stopped and gone on with."""
+
+    def __init__(self, path):
+        self.path, self.results = path, []
+        if path and os.path.exists(path):
+            with open(path, encoding='utf-8') as f:
+                self.results = [json.loads(line) for line in f]
+
+    def has(self, case):
+        return any(r['name'] == case.name for r in self.results)
+
+    def add(self, result):
+        with lock:
+            self.results.append(result)
+            if self.path:
+                with open(self.path, 'a', encoding='utf-8') as f:
+                    f.write(json.dumps(result) + '\n')
+
+
+def tell_progress(trials, ended):
+    """Every half minute: how far it is."""
+    began = time.monotonic()
+    while not ended.wait(30):
+        runs, left = sum(t.runs for t in trials), sum(t.left() for t in trials)
+        seconds = time.monotonic() - began
+        print(f'  {runs} runs in {seconds:.0f} s, about {left} to go: {seconds / max(runs, 1) * left / 60:.0f} min', flush=True)
+
+
+def work(options, base):
+    os.mkdir(os.path.join(base, 'inputs'))
+    prepare(os.path.join(base, 'inputs'))
+    kept = Kept(options.keep)
+    cases = [c for c in CASES if any(not options.text or options.text in f'{c.name}: {k}' for k in KINDS) and not kept.has(c)]
+    trials = [t for t in (Trial(c, base, options) for c in cases) if t.begin()]
+    print(f'{"":26}' + ''.join(f'{k:>16}' for k in KINDS), flush=True)
+
+    def one(trial):
+        trial.all()
+        if not trial.failures:
+            kept.add(trial.result())
+
+    ended = threading.Event()
+    if options.all:
+        threading.Thread(target=tell_progress, args=(trials, ended), daemon=True).start()
+    with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
+        list(pool.map(one, trials))
+    ended.set()
+    if kept.results:
+        report(kept.results)
 
 
 def main(arguments=None):
@@ -337,20 +412,15 @@ def main(arguments=None):
     p.add_argument('--sample', type=int, metavar='N', help='N calls of each command')
     p.add_argument('--jobs', type=int, default=1)
     p.add_argument('--trace', action='store_true', help='show where the call was that failed')
+    p.add_argument('--keep', metavar='FILE', help='keep the results of each command there; those that it has are not run again')
     p.add_argument('text', nargs='?', help='only cases and kinds of calls with this in "case: kind"')
     options = p.parse_args(arguments)
-    if not os.path.exists(os.path.join(TOOLS, 'failing_calls.so')):
+    if not os.path.exists(LIBRARY):
         print('skip faults: they are made by overriding functions of glibc\n0 passed, 0 failed, 1 skipped')
         return 0
-    with tempfile.TemporaryDirectory(prefix='cvq-faults-') as base:
-        os.mkdir(os.path.join(base, 'inputs'))
-        prepare(os.path.join(base, 'inputs'))
-        cases = [c for c in CASES if not options.text or any(options.text in f'{c.name}: {k}' for k in KINDS)]
-        trials = [Trial(c, base, options) for c in cases]
-        print(f'{"":26}' + ''.join(f'{k:>16}' for k in KINDS), flush=True)
-        with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
-            list(pool.map(Trial.all, trials))
-        report(trials)
+    fast = MEMORY_FOLDER if os.access(MEMORY_FOLDER, os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix='cvq-faults-', dir=fast) as base:
+        work(options, base)
     return summary()
 
 

@@ -63,9 +63,9 @@ def argv(program, *args):
     return [*RUNNER, found if program.startswith('cvq-') else os.path.join(TOOLS, program), *map(str, args)]
 
 
-def run(program, *args, stdin=b'', env=None, text=False, **more):
-    """env: what is added to the environment; more: as for subprocess.run"""
-    p = subprocess.run(argv(program, *args), input=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=work, timeout=SECONDS,
+def run(program, *args, stdin=b'', env=None, text=False, cwd=None, **more):
+    """env: what is added to the environment; cwd: another folder than the one below; more: as for subprocess.run"""
+    p = subprocess.run(argv(program, *args), input=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=cwd or work, timeout=SECONDS,
                        env={**os.environ, **(env or {})}, **more)
     out, err = ((x.decode('utf-8', 'replace') for x in (p.stdout, p.stderr)) if text else (p.stdout, p.stderr))
     return Result(p.returncode, out, err)

@@ -16,18 +16,19 @@ import sys
 import tempfile
 import time
 
-from harness import check, skip, summary
-
 import faults
+import harness
+from harness import check, skip, summary
 
 KILLS = 6
 NOBODY = 65534
 base = None
-WRITERS = [c for c in faults.CASES if c.outputs]
+CASES = faults.cases('7M', '3M')  # of a checkpoint that takes longer than the smallest
+WRITERS = [c for c in CASES if c.outputs]
 
 
 def start(folder, command, stdout=subprocess.PIPE, preexec=None, stdin=b''):
-    p = subprocess.Popen([os.path.join(faults.BIN, command[0]), '--threads', '1', *command[1:]], cwd=folder, stdin=subprocess.PIPE,
+    p = subprocess.Popen([os.path.join(harness.BIN, command[0]), '--threads', '1', *command[1:]], cwd=folder, stdin=subprocess.PIPE,
                          stdout=stdout, stderr=subprocess.PIPE, preexec_fn=preexec, env=dict(os.environ, XDG_CACHE_HOME='/dev/null'))
     try:
         p.stdin.write(stdin)
@@ -40,7 +41,7 @@ def start(folder, command, stdout=subprocess.PIPE, preexec=None, stdin=b''):
 
 def run(folder, case, **more):
     p = start(folder, case.command, stdin=case.stdin, **more)
-    out, err = p.communicate(timeout=faults.SECONDS)
+    out, err = p.communicate(timeout=harness.SECONDS)
     return p.returncode, (out or b'').decode(), err.decode()
 
 
@@ -146,7 +147,7 @@ def locked(case, folder):
 def twice(case, folder):
     """Two at once: at least one succeeds, whoever does not says why, and the output is right."""
     two = [start(folder, case.command, stdin=case.stdin) for _ in range(2)]
-    ends = [(p.communicate(timeout=faults.SECONDS)[1].decode(), p.returncode) for p in two]
+    ends = [(p.communicate(timeout=harness.SECONDS)[1].decode(), p.returncode) for p in two]
     whys = ('is being written by another', 'exists already')
     check(f'{case.name}: started twice', sorted(code for _, code in ends) in ([0, 0], [0, 1]) and
           all(code == 0 or (one_line(err) and any(w in err for w in whys)) for err, code in ends), ends)
@@ -223,12 +224,12 @@ def printing():
     more = (faults.Case('quantize --report -', 'cvq-quantize', '--dry-run', 'small.cvq'),
             faults.Case('run --tokenize', 'cvq-run', '--tokenize', 'a word', 'q4.cvq'),
             faults.Case('help', 'cvq-run', '--help'))
-    for case in (*(c for c in faults.CASES if not c.outputs), *more):
+    for case in (*(c for c in CASES if not c.outputs), *more):
         reading, writing = os.pipe()
         os.close(reading)
         p = start(folder, case.command, stdout=writing, stdin=case.stdin)
         os.close(writing)
-        err = p.communicate(timeout=faults.SECONDS)[1].decode()
+        err = p.communicate(timeout=harness.SECONDS)[1].decode()
         quiet = p.returncode in (-signal.SIGPIPE, 128 + signal.SIGPIPE) and not errors(err)
         check(f'{case.name}: a closed pipe', quiet or (p.returncode == 1 and one_line(err)), (p.returncode, err))
         with open('/dev/full', 'wb') as full:
@@ -242,7 +243,7 @@ def pipes_are_no_files(case, folder):
         os.mkfifo(os.path.join(folder, name))
         for force in ((), ('--force',)):
             p = start(folder, (case.command[0], *force, *case.command[1:]), stdin=case.stdin)
-            err = p.communicate(timeout=faults.SECONDS)[1].decode()
+            err = p.communicate(timeout=harness.SECONDS)[1].decode()
             check(f'{case.name}: a pipe is in the way {force}', p.returncode == 1 and one_line(err) and 'not a regular file' in err, err)
         os.unlink(os.path.join(folder, name))
         clean(folder)
@@ -257,7 +258,7 @@ def main():
         inputs, folder = os.path.join(base, 'inputs'), os.path.join(base, 'work')
         os.mkdir(inputs)
         os.mkdir(folder)
-        faults.prepare(inputs)
+        faults.prepare(inputs, 'tests/checkpoints/small')
         link_inputs(folder)
         for case in WRITERS:
             undisturbed(case, folder)

@@ -1,7 +1,14 @@
 /* Preloaded into a command (LD_PRELOAD), this makes its calls of the system and of the allocator
- * fail as a plan says: a file, named by CVQ_FAIL_PLAN, that is mapped and shared with the test that
- * starts the command. All calls are counted there, those of forked children too.
- * tests/faults.py holds the other half. For glibc. */
+ * fail as a plan says, or sends the command a signal at one of them: a file, named by
+ * CVQ_FAIL_PLAN, that is mapped and shared with the test that starts the command. All calls are
+ * counted there, those of forked children too. tests/failing_calls.py holds the other half. For
+ * glibc.
+ *
+ * With CVQ_FAIL_SERVE the command does not begin at once: it forks for every byte that comes from
+ * one pipe, and a child goes on, so that loading and linking are done once for thousands of runs.
+ * Of each it tells the child's process and then its exit status, as two int32, through another
+ * pipe. Standard input is read from its beginning each time; whoever asks has emptied the others.
+ */
 #include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
@@ -10,6 +17,7 @@
 #include <link.h>
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -39,16 +47,18 @@ typedef enum kind {
     KINDS
 } kind;
 typedef enum mode {
-    ONCE,       /* call number `at` fails */
-    FROM,       /* it and all later ones */
-    SHORT,      /* reads and writes do at most half of what they are asked for */
-    INTERRUPTED /* every second call fails with EINTR */
+    ONCE,        /* call number `at` fails */
+    FROM,        /* it and all later ones */
+    SHORT,       /* reads and writes do at most half of what they are asked for */
+    INTERRUPTED, /* every second call fails with EINTR */
+    SIGNALLED    /* in front of call number `at` the process gets the signal */
 } mode;
 
 enum { NOTED = 65536 }; /* calls of a kind whose way is noted */
 
 typedef struct plan {
-    uint32_t kind, mode;
+    uint32_t kind;
+    uint16_t mode, signal;
     uint64_t at;
     _Atomic uint64_t failed, calls[KINDS];
     /* Of each call, where the file has room for it: a hash of those frames of its stack that are in
@@ -73,6 +83,30 @@ static int find_program(struct dl_phdr_info *info, size_t size, void *context) {
     return 1;
 }
 
+/* Returns in the children only; ends when there is nobody left to ask. from, to: the pipes. */
+static void serve(int from, int to) {
+    char byte;
+    int32_t told;
+    inside = true; /* none of this counts */
+    while (read(from, &byte, 1) == 1) {
+        const pid_t child = fork();
+        if (child == 0) {
+            close(from);
+            close(to);
+            lseek(0, 0, SEEK_SET);
+            inside = false;
+            return;
+        }
+        int status = -1;
+        told = (int32_t)child;
+        if (write(to, &told, sizeof told) != sizeof told || waitpid(child, &status, 0) != child)
+            break;
+        told = (int32_t)status;
+        if (write(to, &told, sizeof told) != sizeof told) break;
+    }
+    _exit(0);
+}
+
 __attribute__((constructor)) static void begin(void) {
     const char *path = getenv("CVQ_FAIL_PLAN");
     const int fd = path ? open(path, O_RDWR | O_CLOEXEC) : -1;
@@ -83,6 +117,9 @@ __attribute__((constructor)) static void begin(void) {
     void *p = mmap(NULL, sizeof(plan), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     close(fd);
     if (p != MAP_FAILED) shared = p;
+    int from, to;
+    const char *pipes = getenv("CVQ_FAIL_SERVE");
+    if (pipes && sscanf(pipes, "%d,%d", &from, &to) == 2) serve(from, to);
 }
 
 static void note_way(uint32_t *way) {
@@ -114,6 +151,8 @@ static bool fails(kind k, int code) {
     if (now) atomic_fetch_add(&shared->failed, 1);
     if (now && tracing) say_where();
     inside = false;
+    if (shared->kind == k && shared->mode == SIGNALLED && n == shared->at)
+        kill(getpid(), shared->signal);
     if (now) errno = shared->mode == INTERRUPTED ? EINTR : code;
     return now;
 }
