@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -190,6 +191,23 @@ cvq_status cvq_read_file(cvq_buffer *out, const char *path, size_t cap, cvq_erro
     b.size--; /* the NUL is not counted */
     cvq_buffer_free(out);
     *out = b;
+    return CVQ_OK;
+}
+
+cvq_status cvq_file_map_read(cvq_buffer *out, const cvq_file_map *map, size_t cap, const char *path,
+                             cvq_error *err) {
+    void *data = NULL;
+    if (map->size > cap) return too_large(path, cap, err);
+    const size_t size = (size_t)map->size;
+    CVQ_TRY(cvq_alloc(&data, (uint64_t)size + 1, 1, path, err));
+    const cvq_status status = cvq_read_all(map->fd, 0, data, size, path, err);
+    if (status != CVQ_OK) {
+        free(data);
+        return status;
+    }
+    ((uint8_t *)data)[size] = 0;
+    cvq_buffer_free(out);
+    *out = (cvq_buffer){.data = data, .size = size, .capacity = size + 1};
     return CVQ_OK;
 }
 

@@ -46,6 +46,9 @@ cvq_status cvq_read_all(int fd, uint64_t offset, void *data, size_t size, const 
 /* Read a whole regular file of at most `cap` bytes, with one NUL appended that *size does not
  * count. A larger one is CVQ_FORMAT. */
 cvq_status cvq_read_file(cvq_buffer *out, const char *path, size_t cap, cvq_error *err);
+/* The same of a file that is open, and was mapped to look at its beginning. */
+cvq_status cvq_file_map_read(cvq_buffer *out, const cvq_file_map *map, size_t cap, const char *path,
+                             cvq_error *err);
 
 /* Whether anything has this name; fails where that cannot be told. */
 cvq_status cvq_file_there(bool *there, const char *path, cvq_error *err);

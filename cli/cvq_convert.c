@@ -118,6 +118,10 @@ static cvq_status check(const arguments *args, const cvq_checkpoint *checkpoint,
     cvq_progress_begin(&progress, "converting again", "bytes");
     const cvq_status status = cvq_reproduce(checkpoint, &expected, &o, args->check, &result, err);
     cvq_progress_erase();
+    if (status == CVQ_OK && cJSON_GetObjectItemCaseSensitive(expected.json, "quality"))
+        cvq_say_note(&args->common,
+                     "%s: this says nothing of its \"quality\", which its publisher measured",
+                     args->check);
     if (status == CVQ_OK && !args->common.quiet) {
         char id[65];
         cvq_hex_id(result.id, id);

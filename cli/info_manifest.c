@@ -6,6 +6,7 @@
 
 #include "base/checked.h"
 #include "cli/info.h"
+#include "cli/manifest_file.h"
 #include "formats/minisign.h"
 
 #define MAX_QUALITY (1u << 20)
@@ -55,22 +56,15 @@ static cvq_status check_signature(const info_arguments *args, const char *path,
     return status;
 }
 
-/* A model has no place here; it is told before it is found to be too large for a text. */
-static cvq_status refuse_model(const char *path, cvq_error *err) {
-    cvq_file_map file = {.fd = -1};
-    CVQ_TRY(cvq_file_map_open(&file, path, err));
-    const bool model = cvq_is_model_file(file.data, file.size);
-    cvq_file_map_close(&file);
-    if (!model) return CVQ_OK;
-    return cvq_fail(err, CVQ_INVALID_ARGUMENT, path,
-                    "is a .cvq file and no manifest; cvq-info --manifest prints that of a file");
-}
-
 cvq_status info_manifest_read(const info_arguments *args, const char *path, cvq_manifest *m,
                               cvq_error *err) {
     cvq_buffer text = {0};
-    CVQ_TRY(refuse_model(path, err));
-    cvq_status status = cvq_read_file(&text, path, CVQ_MAX_MANIFEST, err);
+    bool model = false;
+    cvq_status status = cvq_manifest_text(&text, &model, path, err);
+    if (status == CVQ_OK && model)
+        status =
+            cvq_fail(err, CVQ_INVALID_ARGUMENT, path,
+                     "is a .cvq file and no manifest; cvq-info --manifest prints that of a file");
     if (status == CVQ_OK && args->pubkey)
         status = check_signature(args, path, &text, err);
     else if (status == CVQ_OK)

@@ -24,15 +24,22 @@ static cvq_status of_model(cvq_manifest *m, const char *path, const cvq_common *
     return status;
 }
 
-cvq_status cvq_manifest_open(cvq_manifest *m, const char *path, const cvq_common *common,
-                             cvq_error *err) {
+cvq_status cvq_manifest_text(cvq_buffer *text, bool *model, const char *path, cvq_error *err) {
     cvq_file_map file = {.fd = -1};
     CVQ_TRY(cvq_file_map_open(&file, path, err));
-    const bool model = cvq_is_model_file(file.data, file.size);
+    *model = cvq_is_model_file(file.data, file.size);
+    const cvq_status status =
+        *model ? CVQ_OK : cvq_file_map_read(text, &file, CVQ_MAX_MANIFEST, path, err);
     cvq_file_map_close(&file);
-    if (model) return of_model(m, path, common, err);
+    return status;
+}
+
+cvq_status cvq_manifest_open(cvq_manifest *m, const char *path, const cvq_common *common,
+                             cvq_error *err) {
     cvq_buffer text = {0};
-    CVQ_TRY(cvq_read_file(&text, path, CVQ_MAX_MANIFEST, err));
+    bool model = false;
+    CVQ_TRY(cvq_manifest_text(&text, &model, path, err));
+    if (model) return of_model(m, path, common, err);
     const cvq_status status = cvq_manifest_parse(m, (const char *)text.data, text.size, path, err);
     cvq_buffer_free(&text);
     return status;

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #define DIFFERS(...) cvq_fail(err, CVQ_MISMATCH, where, __VA_ARGS__)
+#define ULL(x) ((unsigned long long)(x))
 
 /* ---------------------------------------------------------------- the stages */
 
@@ -44,6 +45,50 @@ static cvq_status check_sources(const cvq_manifest *m, const cvq_metadata *metad
     return status;
 }
 
+/* What the manifest says of the file's licences, by name and hash of the text. */
+static cvq_status check_licenses(const cvq_manifest *m, const cvq_metadata *metadata,
+                                 const char *where, cvq_error *err) {
+    const cJSON *list = cJSON_GetObjectItemCaseSensitive(m->json, "licenses");
+    const cJSON *item = cJSON_IsArray(list) ? list->child : NULL;
+    for (size_t i = 0; i < metadata->num_licenses; i++, item = item->next) {
+        const cvq_named_text *license = &metadata->licenses[i];
+        const char *name = NULL, *sha256 = NULL;
+        uint8_t hash[CVQ_HASH_BYTES];
+        char hex[CVQ_HASH_DIGITS + 1];
+        if (!item) return DIFFERS("does not tell of the licence %s, which is there", license->name);
+        CVQ_TRY(cvq_json_string(item, "name", true, &name, where, err));
+        CVQ_TRY(cvq_json_string(item, "sha256", true, &sha256, where, err));
+        CVQ_TRY(cvq_sha256(license->text, strlen(license->text), hash, err));
+        cvq_hash_hex(hash, hex);
+        if (strcmp(name, license->name) != 0 || strcmp(sha256, hex) != 0)
+            return DIFFERS("tells of a licence %s with SHA-256 %s where its checkpoint has %s with "
+                           "%s",
+                           name, sha256, license->name, hex);
+    }
+    if (item) return DIFFERS("tells of a licence that its checkpoint does not have");
+    return CVQ_OK;
+}
+
+/* Where everything lies. */
+static cvq_status check_places(const cvq_manifest *m, const cvq_writer *w, const char *where,
+                               cvq_error *err) {
+    uint64_t head_bytes;
+    cvq_writer_head(w, &head_bytes);
+    if (m->format_version != CVQ_FILE_VERSION)
+        return DIFFERS("is of format version %u, its checkpoint gives version %u",
+                       m->format_version, CVQ_FILE_VERSION);
+    if (m->head_bytes != head_bytes)
+        return DIFFERS("has a head of %llu bytes, its checkpoint and recipe give one of %llu",
+                       ULL(m->head_bytes), ULL(head_bytes));
+    for (size_t i = 0; i < m->num_tensors; i++) {
+        const uint64_t offset = cvq_writer_tensor(w, i)->offset;
+        if (m->tensors[i].offset != offset)
+            return DIFFERS("tensor %s: begins at byte %llu, its checkpoint and recipe give %llu",
+                           m->tensors[i].name, ULL(m->tensors[i].offset), ULL(offset));
+    }
+    return CVQ_OK; /* a manifest's file ends with its last tensor, as every file */
+}
+
 cvq_status cvq_expect_plan(const cvq_manifest *m, const cvq_writer *w, const cvq_metadata *metadata,
                            const char *where, cvq_error *err) {
     CVQ_TRY(check_sources(m, metadata, where, err));
@@ -62,7 +107,8 @@ cvq_status cvq_expect_plan(const cvq_manifest *m, const cvq_writer *w, const cvq
                            (unsigned long long)e->bytes, e->type, (unsigned long long)t->size,
                            type);
     }
-    return CVQ_OK;
+    CVQ_TRY(check_licenses(m, metadata, where, err));
+    return check_places(m, w, where, err);
 }
 
 cvq_status cvq_expect_tensor(const cvq_manifest *m, const cvq_writer *w, size_t tensor,
@@ -84,12 +130,25 @@ cvq_status cvq_expect_tensor(const cvq_manifest *m, const cvq_writer *w, size_t 
     return CVQ_OK;
 }
 
-cvq_status cvq_expect_id(const cvq_manifest *m, const uint8_t id[CVQ_ID_BYTES],
-                         const cvq_metadata *metadata, const char *where, cvq_error *err) {
+cvq_status cvq_expect_head(const cvq_manifest *m, const cvq_writer *w,
+                           const uint8_t id[CVQ_ID_BYTES], const cvq_metadata *metadata,
+                           const char *where, cvq_error *err) {
+    uint64_t size;
+    const uint8_t *head = cvq_writer_head(w, &size);
     CVQ_TRY(check_sources(m, metadata, where, err));
-    if (memcmp(id, m->id, CVQ_ID_BYTES) == 0) return CVQ_OK;
-    return DIFFERS("every weight is what its checkpoint and recipe give, but something else in its "
-                   "head (config, tokenizer, metadata) is not");
+    if (memcmp(id, m->id, CVQ_ID_BYTES) != 0)
+        return DIFFERS("every weight is what its checkpoint and recipe give, but something else in "
+                       "its head (config, tokenizer, metadata) is not");
+    for (uint64_t at = 0; at < size; at += CVQ_CHUNK_BYTES) {
+        const uint64_t n = size - at < CVQ_CHUNK_BYTES ? size - at : CVQ_CHUNK_BYTES;
+        uint8_t hash[CVQ_HASH_BYTES];
+        CVQ_TRY(cvq_sha256(head + at, (size_t)n, hash, err));
+        if (memcmp(hash, m->head_hashes + at / CVQ_CHUNK_BYTES * CVQ_HASH_BYTES, sizeof hash) != 0)
+            return DIFFERS("has the id that its checkpoint and recipe give, but says of bytes %llu "
+                           "to %llu of the head what is not so: the manifest was changed",
+                           ULL(at), ULL(at + n - 1));
+    }
+    return CVQ_OK;
 }
 
 /* ---------------------------------------------------------------- converting again */

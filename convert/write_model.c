@@ -302,7 +302,8 @@ cvq_status cvq_write_model(const cvq_model_parts *parts, const cvq_convert_optio
     }
     if (status == CVQ_OK) status = cvq_writer_finish(m.writer, result->id, err);
     if (status == CVQ_OK && target->expected)
-        status = cvq_expect_id(target->expected, result->id, parts->metadata, target->where, err);
+        status = cvq_expect_head(target->expected, m.writer, result->id, parts->metadata,
+                                 target->where, err);
     if (status == CVQ_OK && options->report)
         status = cvq_quant_report(&result->report, m.writer, m.stats, err);
     result->noted_bytes = m.noted_bytes;

@@ -260,6 +260,11 @@ cvq_status cvq_writer_finish(cvq_writer *w, uint8_t *id, cvq_error *err) {
     return CVQ_OK;
 }
 
+const uint8_t *cvq_writer_head(const cvq_writer *w, uint64_t *size) {
+    *size = w->head.head_size;
+    return w->bytes;
+}
+
 void cvq_writer_free(cvq_writer *w) {
     if (!w) return;
     free(w->where);

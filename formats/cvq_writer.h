@@ -49,6 +49,8 @@ cvq_status cvq_writer_adopt(cvq_writer *w, size_t tensor, const uint8_t *hashes,
 /* Writes the head, fsyncs and checks that the file has its planned size. id [CVQ_ID_BYTES] may be
  * NULL. */
 cvq_status cvq_writer_finish(cvq_writer *w, uint8_t *id, cvq_error *err);
+/* The head: as it is planned, and when it is finished as in the file. Borrowed. */
+const uint8_t *cvq_writer_head(const cvq_writer *w, uint64_t *size);
 void cvq_writer_free(cvq_writer *w);
 
 #endif

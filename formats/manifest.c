@@ -204,6 +204,7 @@ static cvq_status parse_file(parser *p, const cJSON *root) {
     CVQ_TRY(
         cvq_json_u64(file, "bytes", true, (uint64_t)1 << 53, &p->m->file_bytes, p->where, p->err));
     CVQ_TRY(cvq_json_u64(file, "format_version", true, UINT32_MAX, &version, p->where, p->err));
+    p->m->format_version = (uint32_t)version;
     id = cJSON_GetObjectItemCaseSensitive(file, "id");
     CVQ_TRY(parse_hash(p, id, p->m->id));
     if (!p->m->file[0] || strchr(p->m->file, '/') || strcmp(p->m->file, "..") == 0)
@@ -280,8 +281,9 @@ static cvq_status parse_all(parser *p, const cJSON *root) {
     CVQ_TRY(cvq_alloc(&memory, count, sizeof *p->m->tensors, "a manifest", p->err));
     p->m->tensors = memory;
     CVQ_TRY(cvq_alloc(&memory, count_hashes(head, tensors), CVQ_HASH_BYTES, "a manifest", p->err));
-    p->m->hashes = p->next_hash = memory;
+    p->m->head_hashes = p->m->hashes = p->next_hash = memory;
     CVQ_TRY(parse_part(p, head, "the head", CVQ_OWNER_HEAD, 0));
+    p->m->head_bytes = p->m->extents.end;
     CVQ_TRY(parse_tensors(p, tensors));
     CVQ_TRY(check_names(p));
     if (p->m->extents.end != p->m->file_bytes)

@@ -35,6 +35,9 @@ typedef struct cvq_manifest {
     const char *file;    /* base name; borrowed from json */
     uint64_t file_bytes; /* of the file */
     uint8_t id[CVQ_ID_BYTES];
+    uint32_t format_version;
+    uint64_t head_bytes;
+    const uint8_t *head_hashes; /* one for each MiB */
     cvq_extents
         extents; /* the whole file; owners are CVQ_OWNER_HEAD, _PADDING or below num_tensors */
     cvq_manifest_tensor *tensors; /* [num_tensors] */

@@ -79,6 +79,11 @@ def cut(manifest, change):
     return json.dumps(m)
 
 
+def move(tensor):
+    """To a place that is as possible, within the padding in front of it."""
+    tensor['offset'] -= 1
+
+
 def signatures():
     if not shutil.which('minisign'):
         return skip('signatures', 'minisign is not installed (scripts/setup.sh test installs it)')
@@ -261,6 +266,10 @@ def reproducing():
         r = check_by(name, *args)
         check(f'check: {name} is what the checkpoint gives', r.code == 0 and identity(of + '.cvq') in r.out, r)
     check('check: nothing was written', files() == before, files())
+    m = json.loads(read('told.manifest'))
+    m['quality'] = {'anything': 1}
+    r = check_by(write('quality.manifest', json.dumps(m)))
+    check('check: what quality was measured it does not say', r.code == 0 and 'says nothing of its "quality"' in r.err, r)
     sha256 = hashlib.sha256(read('imatrix')).hexdigest()
     for name, args, says in (('calibrated.manifest', calibration[2:], sha256), ('calibrated.manifest', calibration[:2], '--feedback'),
                              ('calibrated.manifest', ('--imatrix', 'moments', '--feedback', 'moments'), ''),
@@ -292,7 +301,17 @@ def reproducing():
             ('another hash of a shard', lambda x: [f.__setitem__('sha256', '1' * 64) for f in x['source']['files']
                                                   if f['name'].endswith('.safetensors')], 'was made from another model'),
             ('another tensor', lambda x: x['tensors'][0].__setitem__('name', 'x'), 'has the tensor x where'),
-            ('another id', lambda x: x['file'].__setitem__('id', '0' * 64), 'every weight')):
+            ('another id', lambda x: x['file'].__setitem__('id', '0' * 64), 'every weight'),
+            ('another format version', lambda x: x['file'].__setitem__('format_version', 2), 'is of format version 2'),
+            ('a larger head', lambda x: x['head'].__setitem__('bytes', x['head']['bytes'] - 1), 'has a head of'),
+            ('another hash of the head', lambda x: x['head']['sha256'].__setitem__(-1, '1' * 64), 'of the head what is not so'),
+            ('another place of a tensor', lambda x: move(x['tensors'][3]), 'begins at byte'),
+            ('another licence text', lambda x: x['licenses'][0].__setitem__('sha256', '1' * 64), 'tells of a licence LICENSE'),
+            ('another licence name', lambda x: x['licenses'][0].__setitem__('name', 'MIT'), 'tells of a licence MIT'),
+            ('a licence more', lambda x: x['licenses'].append(x['licenses'][0]), 'that its checkpoint does not have'),
+            ('no licence', lambda x: x['licenses'].pop(), 'does not tell of the licence LICENSE'),
+            ('no list of licences', lambda x: x.pop('licenses'), 'does not tell of the licence LICENSE'),
+            ('a licence that is a number', lambda x: x['licenses'].__setitem__(0, 1), '"name" must be')):
         r = check_by(write('changed.manifest', cut(m, change)))
         check(f'check: a manifest with {name}', r.code == 1 and says in r.err and not r.out, r)
 
