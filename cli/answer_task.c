@@ -132,6 +132,7 @@ cvq_status cvq_task_run_open(cvq_task_run *t, cvq_error *err) {
     if (t->out) {
         const size_t num_inputs = t->beside ? 3 : 2;
         CVQ_TRY(cvq_output_check_inputs(t->out, inputs, num_inputs, err));
+        CVQ_TRY(cvq_task_check_output(&t->task, t->out, err));
         CVQ_TRY(cvq_results_open(&t->results, t->out, common->force, err));
         CVQ_TRY(cvq_answers_origin_check(t->run, t->score ? t->task_path : NULL, t->out,
                                          t->results.size == 0, inputs, num_inputs, err));

@@ -133,7 +133,6 @@ static cvq_status try_pictures(const work *w, cvq_error *err) {
     for (size_t i = 0; i < w->pictures.count; i++) {
         const char *path = w->pictures.pictures[i].path;
         cvq_image *image = NULL;
-        CVQ_TRY(cvq_output_check_inputs(w->args->output, &path, 1, err));
         CVQ_TRY(cvq_run_picture(&w->run, path, &image, err));
         cvq_image_free(image);
         if (cvq_interrupted()) return cvq_fail(err, CVQ_CANCELLED, "", "interrupted");
@@ -256,7 +255,9 @@ static cvq_status run_passes(work *w, cvq_error *err) {
 static cvq_status calibrate(work *w, cvq_error *err) {
     const cvq_common *common = &w->args->run.common;
     const char *inputs[] = {common->operands[0], common->operands[1]};
+    const char *outputs[] = {w->args->output, w->args->second_moments};
     CVQ_TRY(cvq_reader_open(&w->reader, common->operands[0], err));
+    CVQ_TRY(cvq_data_check_outputs(common->operands[1], outputs, 2, err));
     CVQ_TRY(cvq_output_open(&w->output, w->args->output, common->force, inputs, 2, err));
     if (w->args->second_moments)
         CVQ_TRY(cvq_output_open(&w->moments_output, w->args->second_moments, common->force, inputs,

@@ -118,8 +118,10 @@ static cvq_status open_files(work *w, cvq_error *err) {
     const char *const *inputs = (const char *const *)common->operands;
     const size_t n = (size_t)common->num_operands;
     char *path = NULL;
-    if (w->args->svg)
+    if (w->args->svg) {
+        CVQ_TRY(cvq_task_check_output(&w->reference.text.task, w->args->svg, err));
         CVQ_TRY(cvq_output_open(&w->svg, w->args->svg, common->force, inputs, n, err));
+    }
     CVQ_TRY(cvq_path_join(&path, w->args->scratch, "cvq-compare.states", err));
     cvq_status status = cvq_output_open(&w->scratch, path, true, inputs, n, err);
     if (status == CVQ_OK) status = cvq_output_scratch(&w->scratch, &w->spool.fd, err);

@@ -209,7 +209,7 @@ static cvq_status check_result(const arguments *args, const char *temp, const ui
 }
 
 static cvq_status unpack(const arguments *args, cvq_error *err) {
-    const char *path = args->common.operands[0], *const inputs[] = {path};
+    const char *path = args->common.operands[0];
     cvq_parts_reader in;
     cvq_output out = CVQ_OUTPUT_NONE;
     cvq_progress progress;
@@ -218,9 +218,9 @@ static cvq_status unpack(const arguments *args, cvq_error *err) {
     size_t got = 0;
     bool packed = false;
     cvq_status status = cvq_parts_open(&in, path, err);
+    if (status == CVQ_OK) status = cvq_parts_check_output(&in, args->common.operands[1], err);
     if (status == CVQ_OK)
-        status =
-            cvq_output_open(&out, args->common.operands[1], args->common.force, inputs, 1, err);
+        status = cvq_output_open(&out, args->common.operands[1], args->common.force, NULL, 0, err);
     if (status == CVQ_OK) status = cvq_parts_read(&in, header, sizeof header, &got, err);
     if (status != CVQ_OK) goto done;
     if (got < sizeof header) {

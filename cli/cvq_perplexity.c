@@ -168,6 +168,7 @@ static cvq_status open_files(measurement *m, cvq_error *err) {
     memcpy(head.model, cvq_model_describe(m->run->model)->id, sizeof head.model);
     if (m->args->kld) CVQ_TRY(cvq_logits_open(&m->reference, m->args->kld, &head, err));
     if (!m->args->save) return CVQ_OK;
+    CVQ_TRY(cvq_task_check_output(&m->text.task, m->args->save, err));
     CVQ_TRY(cvq_output_open(&m->output, m->args->save, common->force, inputs, m->args->kld ? 3 : 2,
                             err));
     return cvq_logits_writer_open(&m->writer, m->output.fd, m->args->save, &head, err);

@@ -139,11 +139,11 @@ static cvq_status dry_run(const work *w, cvq_error *err) {
 static cvq_status quantize(work *w, cvq_error *err) {
     const arguments *args = w->args;
     const char *inputs[] = {args->common.operands[0], args->calibration.imatrix,
-                            args->calibration.feedback};
+                            args->calibration.feedback, args->target.sensitivity};
     const char *path = args->common.operands[1];
     cvq_model_output output = CVQ_MODEL_OUTPUT_NONE;
     cvq_convert_options o = convert_options(w);
-    CVQ_TRY(cvq_model_output_open(&output, &args->common, path, args->resume, inputs, 3,
+    CVQ_TRY(cvq_model_output_open(&output, &args->common, path, args->resume, inputs, 4,
                                   "quantizing", &o.quantize, err));
     const cvq_convert_target target = cvq_model_output_target(&output);
     const cvq_status status = cvq_requantize(w->in, w->recipe, &o, &target, &w->result, err);
@@ -163,10 +163,10 @@ static cvq_status write_report(work *w, cvq_error *err) {
 static cvq_status make_file(work *w, cvq_error *err) {
     const arguments *args = w->args;
     const char *inputs[] = {args->common.operands[0], args->calibration.imatrix,
-                            args->calibration.feedback};
+                            args->calibration.feedback, args->target.sensitivity};
     const bool table_on_stdout = args->report && strcmp(args->report, "-") == 0;
     if (args->report && !table_on_stdout)
-        CVQ_TRY(cvq_output_open(&w->report, args->report, args->common.force, inputs, 3, err));
+        CVQ_TRY(cvq_output_open(&w->report, args->report, args->common.force, inputs, 4, err));
     CVQ_TRY(quantize(w, err));
     if (args->report) CVQ_TRY(write_report(w, err));
     if (!args->common.quiet)

@@ -129,6 +129,7 @@ static cvq_status open_file(work *w, cvq_error *err) {
     cvq_buffer head = {0};
     cvq_hex_id(cvq_reader_id(w->reader), id);
     CVQ_TRY(cvq_output_check_inputs(args->output, inputs, args->imatrix ? 3 : 2, err));
+    CVQ_TRY(cvq_data_check_outputs(inputs[1], &args->output, 1, err));
     CVQ_TRY(cvq_output_open_growing(&w->fd, args->output, err));
     cvq_status status = cvq_sensitivity_print_head(&head, id, err);
     if (status == CVQ_OK) status = read_file(w, id, &head, err);

@@ -360,7 +360,7 @@ cvq_status info_repair(const info_arguments *args, cvq_error *err) {
     cvq_output out = CVQ_OUTPUT_NONE;
     void *fate = NULL;
     const char *path = args->common.operands[1];
-    const char *inputs[] = {args->common.operands[0], args->repair, args->manifest};
+    const char *inputs[] = {args->common.operands[0], args->repair, args->manifest, args->pubkey};
     info_arguments one = *args; /* the operand OUT.cvq is not the file's */
     one.common.num_operands = 1;
     cvq_status status = repair_open(&one, &r, err);

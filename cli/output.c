@@ -47,10 +47,11 @@ static cvq_status folder_holds(bool *found, const char *folder, const struct sta
     return status;
 }
 
-cvq_status cvq_output_check_inputs(const char *path, const char *const *inputs, size_t num_inputs,
-                                   cvq_error *err) {
+/* name: the output's own, or one under which it is written first. */
+static cvq_status check_name(const char *name, const char *path, const char *const *inputs,
+                             size_t num_inputs, cvq_error *err) {
     struct stat st, other;
-    if (stat(path, &st) != 0) return CVQ_OK; /* not there yet */
+    if (stat(name, &st) != 0) return CVQ_OK; /* not there yet */
     for (size_t i = 0; i < num_inputs; i++) {
         if (!inputs[i]) continue;
         if (stat(inputs[i], &other) != 0) {
@@ -59,9 +60,41 @@ cvq_status cvq_output_check_inputs(const char *path, const char *const *inputs, 
         }
         bool same = same_file(&st, &other);
         if (!same && S_ISDIR(other.st_mode)) CVQ_TRY(folder_holds(&same, inputs[i], &st, err));
+        if (same && name != path)
+            return cvq_fail(err, CVQ_INVALID_ARGUMENT, name,
+                            "is read as input, and %s would first be written under this name; give "
+                            "the output another one",
+                            path);
         if (same)
             return cvq_fail(err, CVQ_INVALID_ARGUMENT, path,
                             "is read as input, so it cannot be the output; give another name");
+    }
+    return CVQ_OK;
+}
+
+/* FOLDER/NAME.partial for FOLDER/NAME, whose end is cut off where it would grow too long; suffix is
+ * what else comes behind. */
+static char *temp_name(const char *path, const char *suffix) {
+    const char *slash = strrchr(path, '/');
+    const char *name = slash ? slash + 1 : path;
+    size_t size = strlen(path) + 64;
+    char *temp = malloc(size);
+    if (!temp) return NULL;
+    snprintf(temp, size, "%.*s%.*s" PARTIAL_SUFFIX "%s", (int)(name - path), path, MAX_NAME_IN_TEMP,
+             name, suffix);
+    return temp;
+}
+
+cvq_status cvq_output_check_inputs(const char *path, const char *const *inputs, size_t num_inputs,
+                                   cvq_error *err) {
+    static const char *const suffixes[] = {"", JOURNAL_SUFFIX};
+    CVQ_TRY(check_name(path, path, inputs, num_inputs, err));
+    for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes; i++) {
+        char *temp = temp_name(path, suffixes[i]);
+        if (!temp) return cvq_fail(err, CVQ_OUT_OF_MEMORY, path, "no memory for the output's name");
+        const cvq_status status = check_name(temp, path, inputs, num_inputs, err);
+        free(temp);
+        CVQ_TRY(status);
     }
     return CVQ_OK;
 }
@@ -86,19 +119,6 @@ static cvq_status check_existing(const char *path, bool force, cvq_error *err) {
         return cvq_fail(err, CVQ_EXISTS, path,
                         "exists already; remove it, give another name or use --force");
     return CVQ_OK;
-}
-
-/* FOLDER/NAME.partial for FOLDER/NAME, whose end is cut off where it would grow too long; suffix is
- * what else comes behind. */
-static char *temp_name(const char *path, const char *suffix) {
-    const char *slash = strrchr(path, '/');
-    const char *name = slash ? slash + 1 : path;
-    size_t size = strlen(path) + 64;
-    char *temp = malloc(size);
-    if (!temp) return NULL;
-    snprintf(temp, size, "%.*s%.*s" PARTIAL_SUFFIX "%s", (int)(name - path), path, MAX_NAME_IN_TEMP,
-             name, suffix);
-    return temp;
 }
 
 /* A finished output has the usual rights. */

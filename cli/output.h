@@ -48,7 +48,8 @@ void cvq_output_discard(cvq_output *out);
  * otherwise as it is. CVQ_EXISTS (another command has it), CVQ_INVALID_ARGUMENT, CVQ_IO. */
 cvq_status cvq_output_open_growing(int *fd, const char *path, cvq_error *err);
 
-/* Refuse (CVQ_INVALID_ARGUMENT) a path that is the same file as one of the inputs. */
+/* Refuse (CVQ_INVALID_ARGUMENT) a path that is the same file as one of the inputs, or whose
+ * temporary names are: cvq_output_open does, and for inputs that it is not given others do. */
 cvq_status cvq_output_check_inputs(const char *path, const char *const *inputs, size_t num_inputs,
                                    cvq_error *err);
 

@@ -127,6 +127,22 @@ const char *cvq_parts_name_at(cvq_parts_reader *r, uint64_t offset) {
     return r->path;
 }
 
+cvq_status cvq_parts_check_output(const cvq_parts_reader *r, const char *output, cvq_error *err) {
+    char *name = strdup(r->path);
+    if (!name) return cvq_fail(err, CVQ_OUT_OF_MEMORY, r->path, "no memory for its name");
+    cvq_status status = CVQ_OK;
+    bool there = true;
+    for (unsigned part = 1; status == CVQ_OK && there && part <= CVQ_LAST_PART; part++) {
+        if (r->suffix) snprintf(name + r->suffix, 4, "%03u", part % 1000);
+        status = cvq_file_there(&there, name, err);
+        if (status == CVQ_OK)
+            status = cvq_output_check_inputs(output, (const char *const *)&name, 1, err);
+        if (!r->suffix) break;
+    }
+    free(name);
+    return status;
+}
+
 void cvq_parts_close(cvq_parts_reader *r) {
     if (r->fd > STDIN_FILENO) close(r->fd);
     free(r->path);

@@ -49,6 +49,8 @@ cvq_status cvq_parts_read(void *reader, void *data, size_t size, size_t *got, cv
 /* The file that holds this byte of what was read: the part's name, or the only file's. Valid until
  * the next call. */
 const char *cvq_parts_name_at(cvq_parts_reader *r, uint64_t offset);
+/* Refuse an output that is one of the parts, as cvq_output_check_inputs does. */
+cvq_status cvq_parts_check_output(const cvq_parts_reader *r, const char *output, cvq_error *err);
 void cvq_parts_close(cvq_parts_reader *r);
 
 #endif

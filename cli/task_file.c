@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/file_map.h"
+#include "cli/output.h"
 
 #define MAX_TASK_BYTES (1u << 30)
 
@@ -193,6 +194,24 @@ cvq_status cvq_task_read(cvq_task *task, const char *path, cvq_error *err) {
 
 cvq_status cvq_task_read_data(cvq_task *task, const char *path, cvq_error *err) {
     return read_lines(task, path, QUESTIONS_AND_TEXTS, err);
+}
+
+cvq_status cvq_task_check_output(const cvq_task *task, const char *output, cvq_error *err) {
+    for (size_t i = 0; i < task->count; i++) {
+        const char *image = task->lines[i].image;
+        if (image) CVQ_TRY(cvq_output_check_inputs(output, &image, 1, err));
+    }
+    return CVQ_OK;
+}
+
+cvq_status cvq_data_check_outputs(const char *path, const char *const *outputs, size_t num_outputs,
+                                  cvq_error *err) {
+    cvq_task task = {0};
+    cvq_status status = cvq_task_read_data(&task, path, err);
+    for (size_t i = 0; status == CVQ_OK && i < num_outputs; i++)
+        if (outputs[i]) status = cvq_task_check_output(&task, outputs[i], err);
+    cvq_task_free(&task);
+    return status;
 }
 
 void cvq_task_free(cvq_task *task) {

@@ -35,5 +35,11 @@ cvq_status cvq_task_read(cvq_task *task, const char *path, cvq_error *err);
 /* The same, where lines {"text": ...} stand among the questions: data for calibration. */
 cvq_status cvq_task_read_data(cvq_task *task, const char *path, cvq_error *err);
 void cvq_task_free(cvq_task *task);
+/* Refuse an output that is one of the task's pictures, as cvq_output_check_inputs does. */
+cvq_status cvq_task_check_output(const cvq_task *task, const char *output, cvq_error *err);
+/* The same of several, NULL for none, before the data are read for good; what is wrong with them is
+ * then told as well. */
+cvq_status cvq_data_check_outputs(const char *path, const char *const *outputs, size_t num_outputs,
+                                  cvq_error *err);
 
 #endif

@@ -216,6 +216,45 @@ def not_ones_own(case, folder):
     refused('no permission', case, folder, result, 'Permission denied')
 
 
+def inputs_stay(case):
+    """An output that is called as an input is refused, with --force too; and so is one that would first be written under an input's name."""
+    folder = os.path.join(base, 'copies')
+    shutil.copytree(os.path.join(base, 'inputs'), folder, symlinks=True)
+
+    def contents():
+        return {n: read(folder, n) for n in os.listdir(folder) if os.path.isfile(os.path.join(folder, n))}
+
+    def refuse(name, command):
+        before = contents()
+        p = start(folder, (case.command[0], '--force', *command), stdin=case.stdin)
+        err = p.communicate(timeout=harness.SECONDS)[1].decode()
+        check(f'{case.name}: {name}', p.returncode == 1 and one_line(err) and 'is read as input' in err and contents() == before, err)
+
+    def with_words(**words):
+        return [words.get(word, word) for word in case.command[1:]]
+    read_too = {'number.png'} if 'task.jsonl' in case.command else {'checkpoint/config.json'} if 'checkpoint' in case.command else set()
+    for output in set(case.outputs) & set(case.command):
+        given = {word for word in case.command[1:] if os.path.isfile(os.path.join(folder, word))}
+        for name in given | read_too:
+            refuse(f'{output} is called {name}', with_words(**{output: name}))
+        for name in given:
+            os.rename(os.path.join(folder, name), os.path.join(folder, 'new.partial'))
+            refuse(f'{output} is first written as {name}', with_words(**{output: 'new', name: 'new.partial'}))
+            os.rename(os.path.join(folder, 'new.partial'), os.path.join(folder, name))
+    shutil.rmtree(folder)
+
+
+def parts_stay():
+    """Parts that a command finds by itself are inputs, too."""
+    folder = os.path.join(base, 'work')
+    subprocess.run([os.path.join(harness.BIN, 'cvq-pack'), '-q', '--split', '3M', 'q4.cvq', 'parts'], cwd=folder, check=True)
+    whole = {n: read(folder, n) for n in new_files(folder)}
+    for name in whole:
+        code, _, err = run(folder, faults.Case('', 'cvq-pack', '--force', '-d', 'parts.001', name))
+        check(f'pack -d: onto {name}', code == 1 and 'is read as input' in err and {n: read(folder, n) for n in new_files(folder)} == whole, err)
+    clean(folder)
+
+
 # ---------------------------------------------------------------- standard output
 
 def printing():
@@ -264,8 +303,10 @@ def main():
             undisturbed(case, folder)
             for part in (killed, locked, twice, not_ones_own, pipes_are_no_files):
                 part(case, folder)
+            inputs_stay(case)
             full_disk(case)
             read_only(case)
+        parts_stay()
         printing()
     finally:
         subprocess.run(['umount', os.path.join(base, 'disk')], capture_output=True)

@@ -311,7 +311,7 @@ def reproducing():
             ('a licence more', lambda x: x['licenses'].append(x['licenses'][0]), 'that its checkpoint does not have'),
             ('no licence', lambda x: x['licenses'].pop(), 'does not tell of the licence LICENSE'),
             ('no list of licences', lambda x: x.pop('licenses'), 'does not tell of the licence LICENSE'),
-            ('a licence that is a number', lambda x: x['licenses'].__setitem__(0, 1), '"name" must be')):
+            ('a licence that is a number', lambda x: x['licenses'].__setitem__(0, 1), 'not a JSON object')):
         r = check_by(write('changed.manifest', cut(m, change)))
         check(f'check: a manifest with {name}', r.code == 1 and says in r.err and not r.out, r)
 
