@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Whatever keeps a command from writing: what is said, what is left, and that the next run is right. Every command that writes a file (the cases
-of faults.py that have outputs) is killed at random points, meets a full disk, a read-only one, a folder that is not its own, another command that
+of cases.py that have outputs) is killed at random points, meets a full disk, a read-only one, a folder that is not its own, another command that
 writes the same output, and is started twice at once; every command that prints finds its pipe closed and its disk full.
 
 cvq-test: once
@@ -16,14 +16,14 @@ import sys
 import tempfile
 import time
 
-import faults
+import cases
 import harness
 from harness import check, skip, summary
 
 KILLS = 6
 NOBODY = 65534
 base = None
-CASES = faults.cases('7M', '3M')  # of a checkpoint that takes longer than the smallest
+CASES = cases.cases('7M', '3M')  # of a checkpoint that takes longer than the smallest
 WRITERS = [c for c in CASES if c.outputs]
 
 
@@ -250,7 +250,7 @@ def parts_stay():
     subprocess.run([os.path.join(harness.BIN, 'cvq-pack'), '-q', '--split', '3M', 'q4.cvq', 'parts'], cwd=folder, check=True)
     whole = {n: read(folder, n) for n in new_files(folder)}
     for name in whole:
-        code, _, err = run(folder, faults.Case('', 'cvq-pack', '--force', '-d', 'parts.001', name))
+        code, _, err = run(folder, cases.Case('', 'cvq-pack', '--force', '-d', 'parts.001', name))
         check(f'pack -d: onto {name}', code == 1 and 'is read as input' in err and {n: read(folder, n) for n in new_files(folder)} == whole, err)
     clean(folder)
 
@@ -260,9 +260,9 @@ def parts_stay():
 def printing():
     """The reader of a pipe is gone, or the disk behind standard output is full."""
     folder = os.path.join(base, 'work')
-    more = (faults.Case('quantize --report -', 'cvq-quantize', '--dry-run', 'small.cvq'),
-            faults.Case('run --tokenize', 'cvq-run', '--tokenize', 'a word', 'q4.cvq'),
-            faults.Case('help', 'cvq-run', '--help'))
+    more = (cases.Case('quantize --report -', 'cvq-quantize', '--dry-run', 'small.cvq'),
+            cases.Case('run --tokenize', 'cvq-run', '--tokenize', 'a word', 'q4.cvq'),
+            cases.Case('help', 'cvq-run', '--help'))
     for case in (*(c for c in CASES if not c.outputs), *more):
         reading, writing = os.pipe()
         os.close(reading)
@@ -297,7 +297,7 @@ def main():
         inputs, folder = os.path.join(base, 'inputs'), os.path.join(base, 'work')
         os.mkdir(inputs)
         os.mkdir(folder)
-        faults.prepare(inputs, 'tests/checkpoints/small')
+        cases.prepare(inputs, 'tests/checkpoints/small')
         link_inputs(folder)
         for case in WRITERS:
             undisturbed(case, folder)
