@@ -9,9 +9,13 @@
 
 #define GEMV_MAX_ROWS 4
 #define GEMV_MAX_PANELS 2
-/* Bytes ahead of a panel's loads that are asked for, where a level has no number of its own. */
-#ifndef GEMV_AHEAD
+/* Bytes from a panel's loads to what is asked for. */
+#if defined(__AVX512F__)
 #define GEMV_AHEAD 3072
+#elif defined(__AVX2__)
+#define GEMV_AHEAD 4096
+#else
+#define GEMV_AHEAD 0
 #endif
 
 /* data: the first of the panels, of which one comes so many panels after the other; a: from its
@@ -26,6 +30,23 @@ typedef struct gemv_plan {
     gemv_fn *two_panels;           /* one row */
     gemv_fn *panel[GEMV_MAX_ROWS]; /* [rows - 1] */
 } gemv_plan;
+
+/* Asks for bytes that are loaded later. Near the end of the weights that is beyond them: a request
+ * for what is not there does nothing. */
+GEMM_INLINE void gemv_ask(const uint8_t *data, const size_t bytes) {
+    GEMM_UNROLL for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(data + i);
+}
+
+/* Asks for the beginnings of what two_panels reads, which nobody has asked for: all at once, where
+ * loads would wait for a few lines at a time. */
+GEMM_INLINE void gemv_ask_first(const cvq_panels *w, size_t panel0, size_t num_panels,
+                                const size_t ahead) {
+    const uint8_t *data = w->data + panel0 * w->panel_stride;
+    for (size_t i = 0; i < ahead; i += 64) {
+        gemv_ask(data + i, 64);
+        gemv_ask(data + num_panels / 2 * w->panel_stride + i, 64);
+    }
+}
 
 GEMM_INLINE void gemv_run(const gemv_plan *plan, const cvq_panels *w, size_t panel0,
                           size_t num_panels, const cvq_act8 *a, size_t row0, size_t m, float *c,
@@ -67,12 +88,6 @@ GEMM_INLINE bool gemv_ends_part(const cvq_panels *w, size_t k) {
     return k % CVQ_ACT_BLOCK == 0 || k == w->k;
 }
 
-/* Asks for as many bytes as are about to be loaded, GEMV_AHEAD further on. Near the end of the
- * weights that is beyond them: a request for what is not there does nothing. */
-GEMM_INLINE void gemv_ask(const uint8_t *data, const size_t bytes) {
-    GEMM_UNROLL for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(data + GEMV_AHEAD + i);
-}
-
 /* The kernel of a type from the file's own
  *   multiply(type, panels, rows, w, data, apart, a, c, ldc). */
 #define GEMV_MULTIPLY(type, TYPE, panels, rows)                                                    \
@@ -92,6 +107,7 @@ GEMM_INLINE void gemv_ask(const uint8_t *data, const size_t bytes) {
     GEMV_PLAN(type, TYPE)                                                                          \
     void gemv_##type##_##suffix(const cvq_panels *w, size_t panel0, size_t num_panels,             \
                                 const cvq_act8 *a, size_t row0, size_t m, float *c, size_t ldc) {  \
+        gemv_ask_first(w, panel0, num_panels, GEMV_AHEAD);                                         \
         gemv_run(&type##_plan, w, panel0, num_panels, a, row0, m, c, ldc);                         \
     }
 

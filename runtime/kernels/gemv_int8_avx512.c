@@ -203,7 +203,7 @@ GEMM_INLINE void multiply(const cvq_type type, const int panels, const int rows,
     for (size_t k = 0; k < w->k; k += columns, data += bytes) {
         GEMM_UNROLL for (int p = 0; p < panels; p++) {
             group[p] = data + (size_t)p * apart * w->panel_stride;
-            if (type != CVQ_TYPE_Q8) gemv_ask(group[p], bytes);
+            if (type != CVQ_TYPE_Q8) gemv_ask(group[p] + GEMV_AHEAD, bytes);
         }
         GEMM_UNROLL for (size_t b = 0; b < blocks; b++) {
             block_scales scales[GEMV_MAX_PANELS];

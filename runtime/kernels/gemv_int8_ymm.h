@@ -7,7 +7,6 @@
 #include <string.h>
 
 #include "runtime/kernels/block_scales_ymm.h"
-#define GEMV_AHEAD 4096
 #include "runtime/kernels/gemv_int8.h"
 
 typedef struct line {
@@ -146,9 +145,11 @@ GEMM_INLINE void block_of_q4h(const int panels, const int rows, const places *at
             const __m256i bytes = q4h_bytes(words);
             const __m256i first = q4h_narrow(bytes, 0), second = q4h_narrow(bytes, 1);
             const __m256i offsets = _mm256_and_si256(bytes, offset_bits);
-            __m256i dot[GEMV_MAX_ROWS];
-            GEMM_UNROLL for (int i = 0; i < rows; i++) dot[i] = _mm256_add_epi32(
-                start[i], _mm256_srai_epi32(_mm256_madd_epi16(offsets, pairs[i]), 3));
+            __m256i dot[GEMV_MAX_ROWS], more[GEMV_MAX_ROWS];
+            GEMM_UNROLL for (int i = 0; i < rows; i++) {
+                dot[i] = start[i];
+                more[i] = _mm256_srai_epi32(_mm256_madd_epi16(offsets, pairs[i]), 3);
+            }
             GEMM_UNROLL for (size_t l = 0; l < 4; l++) {
                 __m256i x = load_half(codes + 64 * l);
                 __m256i y = _mm256_and_si256(_mm256_srli_epi16(x, 4), low);
@@ -157,12 +158,14 @@ GEMM_INLINE void block_of_q4h(const int panels, const int rows, const places *at
                 GEMM_UNROLL for (int i = 0; i < rows; i++) {
                     const int8_t *q = a->q + (size_t)i * a->stride + k + 4 * l;
                     dot[i] = add_products(dot[i], x, q);
-                    dot[i] = add_products(dot[i], y, q + 16);
+                    more[i] = add_products(more[i], y, q + 16);
                 }
             }
             const __m256 d = q4h_scales(words);
-            GEMM_UNROLL for (int i = 0; i < rows; i++) s->part[i][p][h] =
-                _mm256_fmadd_ps(d, _mm256_cvtepi32_ps(dot[i]), s->part[i][p][h]);
+            GEMM_UNROLL for (int i = 0; i < rows; i++) {
+                const __m256 sum = _mm256_cvtepi32_ps(_mm256_add_epi32(dot[i], more[i]));
+                s->part[i][p][h] = _mm256_fmadd_ps(d, sum, s->part[i][p][h]);
+            }
         }
     }
 }
@@ -208,7 +211,7 @@ GEMM_INLINE void multiply(const cvq_type type, const int panels, const int rows,
     for (size_t k = 0; k < w->k; k += columns, data += bytes) {
         GEMM_UNROLL for (int p = 0; p < panels; p++) {
             at.group[p] = data + (size_t)p * apart * w->panel_stride;
-            if (type != CVQ_TYPE_Q8) gemv_ask(at.group[p], bytes);
+            if (type != CVQ_TYPE_Q8) gemv_ask(at.group[p] + GEMV_AHEAD, bytes);
         }
         GEMM_UNROLL for (size_t b = 0; b < blocks; b++) {
             if (type == CVQ_TYPE_Q8)
@@ -258,6 +261,7 @@ GEMM_INLINE void gemv_q4h(const gemv_plan *plan, cvq_gemm_int8_fn *many, const c
         many(w, panel0, num_panels, a, row0, m, c, ldc);
         return;
     }
+    gemv_ask_first(w, panel0, num_panels, GEMV_AHEAD);
     for (size_t i = 0, rows; i < m; i += rows) {
         rows = m - i < GEMV_MAX_ROWS ? m - i : GEMV_MAX_ROWS;
         size_t at = (row0 + i) * a->stride;
