@@ -13,6 +13,9 @@
 #define MAX_TILE_ROWS 264 /* whole tiles of 4, 6 and 12 rows */
 #define BLOCK_K 256       /* decoded to f32 at once in exact mode: 16 KiB */
 #define FEW_ROWS 4        /* gemv kernels take up to this many */
+/* One row: panels of a unit, but for the last ones. Where a unit's weights begin, memory is waited
+ * for, and where they end, the other threads are. */
+#define LONG_UNIT 32
 /* exact: a tile's activations stay in the second-level cache while its panels pass by. (The int8
  * kernels see to that themselves.) */
 #define TILE_ACTIVATION_BYTES (1u << 20)
@@ -83,12 +86,14 @@ typedef struct linear_job {
     cvq_then then;
     float *y;
     size_t ldy, tile_rows, row_tiles, panels;
+    size_t long_units;    /* that come first; of one row */
     const cvq_act8 *next; /* where y goes in int8, and nowhere else; or NULL */
 } linear_job;
 
 /* What a unit computes: so many rows and columns from the first ones on. */
 typedef struct linear_tile {
     size_t row, rows, panel, panels, column, columns;
+    size_t at; /* the first one's place in a thread's memory */
 } linear_tile;
 
 /* A thread's scratch memory. */
@@ -96,6 +101,7 @@ typedef struct tile_memory {
     float products[MAX_TILE_ROWS * TILE_COLS], gate[MAX_TILE_ROWS * TILE_COLS];
     float decoded[BLOCK_K * CVQ_PANEL_ROWS];
 } tile_memory;
+_Static_assert(LONG_UNIT <= MAX_TILE_ROWS * PANELS, "a unit's products fit");
 _Static_assert(sizeof(tile_memory) <= CVQ_SCRATCH_FLOATS * sizeof(float),
                "two tiles and a decoded block fit in a thread's scratch memory");
 
@@ -131,7 +137,7 @@ static void add_bias(const linear_job *job, const factor *f, const linear_tile *
 static void finish_row(const linear_job *job, const linear_tile *t, tile_memory *m, size_t i,
                        float *y) {
     const cvq_kernels *k = job->e->k;
-    float *v = m->products + i * TILE_COLS, *gate = m->gate + i * TILE_COLS;
+    float *v = m->products + t->at + i * TILE_COLS, *gate = m->gate + t->at + i * TILE_COLS;
     add_bias(job, &job->w, t, v);
     if (job->gate.matrix) {
         add_bias(job, &job->gate, t, gate);
@@ -162,26 +168,45 @@ static void finish_row_int8(const linear_job *job, const linear_tile *t, tile_me
 }
 _Static_assert(TILE_COLS == CVQ_ACT_BLOCK, "a tile's columns are a block of the next input");
 
-static void tile_unit(void *context, size_t unit, int thread) {
-    const linear_job *job = context;
-    if (cvq_engine_stopped(job->e)) return;
+/* Without columns. */
+static linear_tile tile_of(const linear_job *job, size_t unit) {
+    if (unit < job->long_units)
+        return (linear_tile){.rows = 1, .panel = unit * LONG_UNIT, .panels = LONG_UNIT};
     /* Row tiles outside: the activations of one stay in cache while all panels pass. */
-    size_t panel_tiles = (job->panels + PANELS - 1) / PANELS;
+    size_t panel0 = job->long_units * LONG_UNIT;
+    size_t panel_tiles = (job->panels - panel0 + PANELS - 1) / PANELS;
+    unit -= job->long_units;
     linear_tile t = {.row = unit / panel_tiles * job->tile_rows,
-                     .panel = unit % panel_tiles * PANELS};
+                     .panel = panel0 + unit % panel_tiles * PANELS};
     t.rows = job->in->rows - t.row < job->tile_rows ? job->in->rows - t.row : job->tile_rows;
     t.panels = job->panels - t.panel < PANELS ? job->panels - t.panel : PANELS;
+    return t;
+}
+
+/* t: 8 panels or what there is of them. */
+static void finish(const linear_job *job, linear_tile t, tile_memory *m) {
     t.column = t.panel * CVQ_PANEL_ROWS;
     t.columns = job->w.matrix->rows - t.column;
     if (t.columns > t.panels * CVQ_PANEL_ROWS) t.columns = t.panels * CVQ_PANEL_ROWS;
-    tile_memory *m = (void *)cvq_engine_scratch(job->e, thread);
-    if (job->gate.matrix) multiply(job, &job->gate, &t, m->gate, m->decoded);
-    multiply(job, &job->w, &t, m->products, m->decoded);
     for (size_t i = 0; i < t.rows; i++)
         if (job->next)
             finish_row_int8(job, &t, m, i);
         else
             finish_row(job, &t, m, i, job->y + (t.row + i) * job->ldy + t.column);
+}
+
+static void tile_unit(void *context, size_t unit, int thread) {
+    const linear_job *job = context;
+    if (cvq_engine_stopped(job->e)) return;
+    linear_tile t = tile_of(job, unit);
+    tile_memory *m = (void *)cvq_engine_scratch(job->e, thread);
+    if (job->gate.matrix) multiply(job, &job->gate, &t, m->gate, m->decoded);
+    multiply(job, &job->w, &t, m->products, m->decoded);
+    for (const size_t end = t.panel + t.panels; t.panel < end; t.panel += PANELS) {
+        t.panels = end - t.panel < PANELS ? end - t.panel : PANELS;
+        finish(job, t, m);
+        t.at += TILE_COLS;
+    }
 }
 
 /* Rows of a tile: all alike, so that no small tile at the end costs its share of unpacking. */
@@ -196,6 +221,12 @@ static size_t tile_rows(size_t rows, size_t cols, bool int8) {
 static cvq_gemm_int8_fn *int8_kernel(const cvq_engine *e, const cvq_matrix *w, size_t rows) {
     if (!e->fast) return NULL;
     return (rows <= FEW_ROWS ? e->k->gemv_int8 : e->k->gemm_int8)[w->panels.type];
+}
+
+/* As many for each thread, of three quarters of the panels at most. */
+static size_t long_units(const cvq_engine *e, size_t panels) {
+    size_t threads = (size_t)e->threads;
+    return panels * 3 / 4 / LONG_UNIT / threads * threads;
 }
 
 /* Its kernel, and whether that takes int8. */
@@ -216,8 +247,9 @@ static void run(linear_job *job, cvq_input *in) {
     job->tile_rows = tile_rows(in->rows, in->cols, int8);
     job->row_tiles = (in->rows + job->tile_rows - 1) / job->tile_rows;
     job->panels = (job->w.matrix->rows + CVQ_PANEL_ROWS - 1) / CVQ_PANEL_ROWS;
-    size_t panel_tiles = (job->panels + PANELS - 1) / PANELS;
-    cvq_parallel_for(e->threads, job->row_tiles * panel_tiles, tile_unit, job);
+    job->long_units = in->rows == 1 ? long_units(e, job->panels) : 0;
+    size_t panel_tiles = (job->panels - job->long_units * LONG_UNIT + PANELS - 1) / PANELS;
+    cvq_parallel_for(e->threads, job->long_units + job->row_tiles * panel_tiles, tile_unit, job);
     double products = job->gate.matrix ? 2 : 1;
     cvq_engine_worked(e,
                       products * (double)in->rows * (double)in->cols * (double)job->w.matrix->rows);

@@ -1,6 +1,7 @@
 /* cvq_linear_chain, cvq_linear_gated: the next matrix's input in int8, made with the products, is
  * in every byte what is made from the products afterwards; in whole rows where somebody looks, or
- * the reader wants them. */
+ * the reader wants them. cvq_linear: one row, whose units are longer, gives what the first of
+ * several does. */
 #include "runtime/linear.h"
 
 #include <stdlib.h>
@@ -149,7 +150,49 @@ static void chains_give_the_same_bytes(void) {
             }
 }
 
+static void check_one_row(cvq_cpu_level level, cvq_type type, size_t wide, int threads, bool fast) {
+    enum { SEVERAL = 5 };
+    cvq_engine e;
+    CHECK(cvq_engine_open(&e, cvq_kernels_for(level), threads, fast, &never, NULL) == CVQ_OK);
+    cvq_matrix w = matrix_new(type, wide, NARROW, "writer");
+    float *x = malloc(SEVERAL * NARROW * sizeof *x), *bias = malloc(wide * sizeof *bias);
+    float *y = malloc(SEVERAL * wide * sizeof *y), *one = malloc(wide * sizeof *one);
+    cvq_synthetic_values(1, x, SEVERAL * NARROW);
+    cvq_synthetic_values(2, bias, wide);
+    memset(one, 0x5a, wide * sizeof *one);
+    w.bias = bias;
+    void *act = input_memory(SEVERAL, NARROW), *act_one = input_memory(1, NARROW);
+
+    cvq_input in = cvq_input_of(x, NARROW, SEVERAL, NARROW, act);
+    cvq_linear(&e, &w, &in, CVQ_THEN_GELU, y, wide);
+    cvq_input in_one = cvq_input_of(x, NARROW, 1, NARROW, act_one);
+    cvq_linear(&e, &w, &in_one, CVQ_THEN_GELU, one, wide);
+    CHECK_SAY(memcmp(one, y, wide * sizeof *y) == 0, "%s: %zu of %s, %d threads",
+              cvq_cpu_level_name(level), wide, cvq_type_describe(type)->name, threads);
+    cvq_engine_close(&e);
+    free((void *)(uintptr_t)w.panels.data);
+    free(x);
+    free(bias);
+    free(y);
+    free(one);
+    free(act);
+    free(act_one);
+}
+
+static void one_row_is_the_first_of_several(void) {
+    static const size_t widths[] = {16, 500, 1368, 2744, 4096}; /* the last three: long units */
+    for (int level = 0; level < CVQ_CPU_LEVELS; level++)
+        for (size_t i = 0; i < sizeof widths / sizeof *widths && cvq_cpu_has((cvq_cpu_level)level);
+             i++)
+            for (int threads = 1; threads <= 3; threads++) {
+                check_one_row((cvq_cpu_level)level, CVQ_TYPE_Q4H, widths[i], threads, true);
+                check_one_row((cvq_cpu_level)level, CVQ_TYPE_Q6, widths[i], threads, true);
+                check_one_row((cvq_cpu_level)level, CVQ_TYPE_Q6, widths[i], threads, false);
+            }
+}
+
 int main(void) {
+    RUN(one_row_is_the_first_of_several);
     RUN(chains_give_the_same_bytes);
     return REPORT();
 }
