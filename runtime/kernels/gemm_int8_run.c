@@ -35,19 +35,20 @@ static const uint8_t *chunk_data(const gemm_run *r, size_t p, size_t k0) {
            cvq_group_offset(r->info, CVQ_PANEL_ROWS, k0 / r->info->group);
 }
 
-/* What follows after `panels` panels from p on. */
-static gemm_ahead ahead_of(const gemm_run *r, size_t p, size_t panels, size_t k0) {
-    p += panels;
-    if (p == r->panels) {
-        p = 0;
-        k0 += r->chunk;
-    }
+/* The chunk from column k0 on, if there is one, of so many panels from p on. */
+static gemm_ahead ahead_at(const gemm_run *r, size_t p, size_t panels, size_t k0) {
     if (k0 >= r->w->k) return (gemm_ahead){0};
     const size_t groups = chunk_columns(r, k0) / r->info->group;
     return (gemm_ahead){.data = chunk_data(r, p, k0),
                         .stride = r->w->panel_stride,
                         .bytes = groups * GEMM_GROUP_BYTES(r->info->row_bytes),
                         .panels = r->panels - p < panels ? r->panels - p : panels};
+}
+
+/* What follows after `panels` panels from p on. */
+static gemm_ahead ahead_of(const gemm_run *r, size_t p, size_t panels, size_t k0) {
+    return p + panels < r->panels ? ahead_at(r, p + panels, panels, k0)
+                                  : ahead_at(r, 0, panels, k0 + r->chunk);
 }
 
 static void ask_for_lines(gemm_ahead *next, size_t lines) {
@@ -146,9 +147,10 @@ static void run_packed_chunk(const gemm_run *r, size_t k0) {
         pack_rows(r->plan, &rows, m, q);
         for (size_t p = 0, panels; p < r->panels; p += panels) {
             panels = tile_panels(r, p);
+            const bool last = i + m == r->m; /* the next chunk is unpacked soon */
             multiply_chunk(r->plan, chunks + p, panels, rows, m,
                            r->c + i * r->ldc + p * CVQ_PANEL_ROWS, r->ldc, k0 == 0,
-                           (gemm_ahead){0});
+                           last ? ahead_at(r, p, panels, k0 + r->chunk) : (gemm_ahead){0});
         }
     }
 }
