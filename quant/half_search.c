@@ -1,6 +1,6 @@
 /* The search of q4h: each half of a block has its own table and offset, and both share a level, so
  * for each level on trial the best of either half is found by itself. Which levels and offsets are
- * worth a trial was chosen by measurement: docs/quantization.md. */
+ * worth a trial was chosen by measurement: docs/quantization-trials.md. */
 #include "quant/scale_search_internal.h"
 
 #define LEVELS 256

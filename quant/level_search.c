@@ -1,6 +1,6 @@
 /* The search of q4s, whose blocks choose one of 31 levels of the row's scale, its sign, and one of
  * four offsets: each level on trial is tried with all of those. Which levels are worth a trial was
- * chosen by measurement: docs/quantization.md. */
+ * chosen by measurement: docs/quantization-trials.md. */
 #include "quant/scale_search_internal.h"
 
 #define LAST_LEVEL 31

@@ -1,7 +1,8 @@
 /* The search of q4t: value = d (table[code] + o - zero). One evaluation takes a scale and an
  * offset, assigns the nearest code to each weight, solves for the scale that suits these codes
  * best, rounds it to what can be stored, an f16 that ends in o, and takes the error of that. Which
- * scales and offsets are worth evaluating was chosen by measurement: docs/quantization.md. */
+ * scales and offsets are worth evaluating was chosen by measurement: docs/quantization-trials.md.
+ */
 #include "quant/scale_search_internal.h"
 
 #define MAX_OFFSET 31
