@@ -31,20 +31,14 @@ typedef struct gemv_plan {
     gemv_fn *panel[GEMV_MAX_ROWS]; /* [rows - 1] */
 } gemv_plan;
 
-/* Asks for bytes that are loaded later. Near the end of the weights that is beyond them: a request
- * for what is not there does nothing. */
-GEMM_INLINE void gemv_ask(const uint8_t *data, const size_t bytes) {
-    GEMM_UNROLL for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(data + i);
-}
-
 /* Asks for the beginnings of what two_panels reads, which nobody has asked for: all at once, where
  * loads would wait for a few lines at a time. */
 GEMM_INLINE void gemv_ask_first(const cvq_panels *w, size_t panel0, size_t num_panels,
-                                const size_t ahead) {
+                                const size_t bytes) {
     const uint8_t *data = w->data + panel0 * w->panel_stride;
-    for (size_t i = 0; i < ahead; i += 64) {
-        gemv_ask(data + i, 64);
-        gemv_ask(data + num_panels / 2 * w->panel_stride + i, 64);
+    for (size_t i = 0; i < bytes; i += 64) {
+        __builtin_prefetch(data + i);
+        __builtin_prefetch(data + num_panels / 2 * w->panel_stride + i);
     }
 }
 
@@ -86,6 +80,15 @@ GEMM_INLINE size_t gemv_head(const cvq_type type) {
 /* Whether the activations' scale ends with the columns before k. */
 GEMM_INLINE bool gemv_ends_part(const cvq_panels *w, size_t k) {
     return k % CVQ_ACT_BLOCK == 0 || k == w->k;
+}
+
+/* At half-block i of a panel's group: asks for its share of the lines GEMV_AHEAD further on. More
+ * at once would hold up the loads. Near the end of the weights that is beyond them: a request for
+ * what is not there does nothing. */
+GEMM_INLINE void gemv_ask(const cvq_type type, const uint8_t *group, const size_t i) {
+    const size_t lines = gemv_bytes(type) / 64, shares = 2 * gemv_blocks(type);
+    GEMM_UNROLL for (size_t l = lines * i / shares; l < lines * (i + 1) / shares; l++)
+        __builtin_prefetch(group + GEMV_AHEAD + 64 * l);
 }
 
 /* The kernel of a type from the file's own

@@ -144,8 +144,10 @@ GEMM_INLINE void block_of_32(const cvq_type type, const int panels, const int ro
     }
     GEMM_UNROLL for (size_t l = 0; l < 4; l++) {
         __m512i x[GEMV_MAX_PANELS], y[GEMV_MAX_PANELS];
-        GEMM_UNROLL for (int p = 0; p < panels; p++)
+        GEMM_UNROLL for (int p = 0; p < panels; p++) {
+            if (l % 2 == 0) gemv_ask(type, group[p], 2 * b + l / 2);
             decode(type, group[p], b, l, t, &scales[p], &x[p], &y[p]);
+        }
         GEMM_UNROLL for (int i = 0; i < rows; i++) {
             const int8_t *q = a->q + (size_t)i * a->stride + k + 4 * l;
             __m512i first = broadcast4(q), second = broadcast4(q + 16);
@@ -201,10 +203,8 @@ GEMM_INLINE void multiply(const cvq_type type, const int panels, const int rows,
     }
     data += gemv_head(type);
     for (size_t k = 0; k < w->k; k += columns, data += bytes) {
-        GEMM_UNROLL for (int p = 0; p < panels; p++) {
-            group[p] = data + (size_t)p * apart * w->panel_stride;
-            if (type != CVQ_TYPE_Q8) gemv_ask(group[p] + GEMV_AHEAD, bytes);
-        }
+        GEMM_UNROLL for (int p = 0; p < panels; p++) group[p] =
+            data + (size_t)p * apart * w->panel_stride;
         GEMM_UNROLL for (size_t b = 0; b < blocks; b++) {
             block_scales scales[GEMV_MAX_PANELS];
             GEMM_UNROLL for (int p = 0; p < panels; p++) scales[p] =

@@ -19,6 +19,7 @@ GEMM_INLINE void multiply_block_of_32(const cvq_type type, const int panels, con
     GEMM_UNROLL for (size_t l = 0; l < 4; l++) {
         GEMM_UNROLL for (int p = 0; p < panels; p++) {
             line x, y;
+            if (l % 2 == 0) gemv_ask(type, group[p], 2 * b + l / 2);
             decode(type, group[p], b, l, table, &x, &y);
             GEMM_UNROLL for (int i = 0; i < rows; i++) {
                 const int8_t *q = a->q + (size_t)i * a->stride + k + 4 * l;

@@ -141,6 +141,7 @@ GEMM_INLINE void block_of_q4h(const int panels, const int rows, const places *at
     GEMM_UNROLL for (int p = 0; p < panels; p++) {
         GEMM_UNROLL for (int h = 0; h < 2; h++) {
             const uint8_t *codes = at->group[p] + 64 + 256 * b + 32 * h;
+            gemv_ask(CVQ_TYPE_Q4H, at->group[p], 2 * b + (size_t)h);
             const __m256i words = q4h_words(at->group[p] + 32 * b + 16 * h);
             const __m256i bytes = q4h_bytes(words);
             const __m256i first = q4h_narrow(bytes, 0), second = q4h_narrow(bytes, 1);
@@ -209,10 +210,8 @@ GEMM_INLINE void multiply(const cvq_type type, const int panels, const int rows,
     }
     data += gemv_head(type);
     for (size_t k = 0; k < w->k; k += columns, data += bytes) {
-        GEMM_UNROLL for (int p = 0; p < panels; p++) {
-            at.group[p] = data + (size_t)p * apart * w->panel_stride;
-            if (type != CVQ_TYPE_Q8) gemv_ask(at.group[p] + GEMV_AHEAD, bytes);
-        }
+        GEMM_UNROLL for (int p = 0; p < panels; p++) at.group[p] =
+            data + (size_t)p * apart * w->panel_stride;
         GEMM_UNROLL for (size_t b = 0; b < blocks; b++) {
             if (type == CVQ_TYPE_Q8)
                 block_of_128(panels, rows, &at, b, a, k + block * b, &s);
