@@ -17,13 +17,13 @@
 #define v_load vld1q_f32
 #define v_store vst1q_f32
 #define v_set vdupq_n_f32
+#define v_addend(name) v_load_again(name##_lanes)
 #define v_mul vmulq_f32
 #define v_sub vsubq_f32
 #define v_fma(a, b, c) vfmaq_f32(c, a, b)
 #define v_max vmaxq_f32
 #define v_floor vrndmq_f32
 #define v_whole vcvtq_f32_s32
-#define v_truncate vcvtq_s32_f32
 #define v_largest vmaxvq_f32
 #define tile_codes attention_codes
 #define load_codes attention_codes_load
@@ -32,8 +32,32 @@
 #define key_begin(kv, key) vdupq_n_s32(0)
 #endif
 
-GEMM_INLINE float32x4_t v_add_exponent(float32x4_t x, int32x4_t n) {
-    return vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(x), vshlq_n_s32(n, 23)));
+/* vfmaq overwrites what it adds to: a load for each use, for a copy takes a unit of the products.
+ */
+static const _Alignas(16) float EXP2_3A_lanes[] = {EXP2_3A, EXP2_3A, EXP2_3A, EXP2_3A};
+static const _Alignas(16) float EXP2_3B_lanes[] = {EXP2_3B, EXP2_3B, EXP2_3B, EXP2_3B};
+static const _Alignas(16) float EXP2_3D_lanes[] = {EXP2_3D, EXP2_3D, EXP2_3D, EXP2_3D};
+
+GEMM_INLINE float32x4_t v_load_again(const float *p) {
+    float32x4_t x;
+    __asm__ volatile("ldr %q0, %1" : "=w"(x) : "Q"(*(const float(*)[4])p));
+    return x;
+}
+
+GEMM_INLINE int32x4_t v_exponent(int32x4_t n) {
+    return vshlq_n_s32(n, 23);
+}
+GEMM_INLINE float32x4_t v_raise(float32x4_t x, int32x4_t e) {
+    return vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(x), e));
+}
+/* x in units of 2^-23 is an integer: what is whole stands in an exponent's place already, and the
+ * rest below it. So there is one conversion, which has a single unit, and not two. */
+GEMM_INLINE float32x4_t v_split(float32x4_t x, int32x4_t *e) {
+    const float32x4_t one = vdupq_n_f32(1);
+    const int32x4_t units = vcvtq_n_s32_f32(x, 23), below = vdupq_n_s32((1 << 23) - 1);
+    const int32x4_t rest = vandq_s32(units, below);
+    *e = vbicq_s32(units, below);
+    return vsubq_f32(vreinterpretq_f32_s32(vorrq_s32(rest, vreinterpretq_s32_f32(one))), one);
 }
 /* The nearest integer to |x| < 2^22, in the lowest 22 bits: one addition, where a conversion has
  * a single unit. A NaN without payload gives 0. */

@@ -4,9 +4,12 @@
  * ATTEND                        the kernel's name
  * V, I, W                       vectors of W floats, of W 32-bit integers
  * v_load, v_store, v_set, v_mul, v_sub, v_fma(a, b, c) = a b + c, v_max (b where a is a NaN),
+ * v_addend(NAME)                v_set of one of the numbers of 2^x of degree 3
  * v_floor, v_whole              floats; v_whole converts integers
- * v_nearest, v_truncate         to integers; truncate only of 0 .. 2^31
- * v_add_exponent(x, n)          x 2^n for results within the normal numbers
+ * v_nearest                     to integers
+ * v_raise(x, e)                 x 2^n for results within the normal numbers, e being n 2^23, where
+ *                               a float's exponent is
+ * v_split(x, e)                 of 1 <= x < 64: the fraction, and *e of what is whole
  * pack32(x, to)                 32 integers of 0 .. 255 as bytes
  * sum_bytes(p)                  of 32 bytes
  * v_largest                     across the vector
@@ -76,7 +79,7 @@ GEMM_INLINE V exp2_5(V x) {
     p = v_fma(p, f, v_set(EXP2_5B));
     p = v_fma(p, f, v_set(EXP2_5A));
     p = v_fma(p, f, v_set(1.0f));
-    return v_add_exponent(p, v_nearest(n));
+    return v_raise(p, v_exponent(v_nearest(n)));
 }
 
 /* Maxima and the factors of what was and of what comes; a lane is a row. Rows that see nothing
@@ -105,11 +108,11 @@ static void update_state(const cvq_attention_rows *r, size_t row, attention_tile
 
 GEMM_INLINE I weights_of(const float *scores, V scale, V offset) {
     V x = v_max(v_fma(v_load(scores), scale, offset), v_set(WEIGHT_LOWEST));
-    I n = v_truncate(x);
-    V f = v_sub(x, v_whole(n)), p = v_fma(v_set(EXP2_3C), f, v_set(EXP2_3B));
-    p = v_fma(p, f, v_set(EXP2_3A));
-    p = v_fma(p, f, v_set(EXP2_3D));
-    return v_nearest(v_add_exponent(p, n));
+    I e;
+    V f = v_split(x, &e), p = v_fma(v_set(EXP2_3C), f, v_addend(EXP2_3B));
+    p = v_fma(p, f, v_addend(EXP2_3A));
+    p = v_fma(p, f, v_addend(EXP2_3D));
+    return v_nearest(v_raise(p, e));
 }
 
 /* Weights of a row and their sum. */

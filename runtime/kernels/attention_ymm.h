@@ -15,6 +15,7 @@
 #define v_load _mm256_loadu_ps
 #define v_store _mm256_storeu_ps
 #define v_set _mm256_set1_ps
+#define v_addend v_set
 #define v_mul _mm256_mul_ps
 #define v_sub _mm256_sub_ps
 #define v_fma _mm256_fmadd_ps
@@ -22,7 +23,6 @@
 #define v_floor _mm256_floor_ps
 #define v_whole _mm256_cvtepi32_ps
 #define v_nearest _mm256_cvtps_epi32
-#define v_truncate _mm256_cvttps_epi32
 #define key_begin(kv, key) i_load((kv)->key_start + (key))
 #define value_begin(total) _mm256_setzero_si256()
 
@@ -32,8 +32,16 @@ GEMM_INLINE __m256i i_load(const void *p) {
 GEMM_INLINE void i_store(void *p, __m256i x) {
     _mm256_storeu_si256((__m256i *)p, x);
 }
-GEMM_INLINE __m256 v_add_exponent(__m256 x, __m256i n) {
-    return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(x), _mm256_slli_epi32(n, 23)));
+GEMM_INLINE __m256i v_exponent(__m256i n) {
+    return _mm256_slli_epi32(n, 23);
+}
+GEMM_INLINE __m256 v_raise(__m256 x, __m256i e) {
+    return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(x), e));
+}
+GEMM_INLINE __m256 v_split(__m256 x, __m256i *e) {
+    const __m256i n = _mm256_cvttps_epi32(x);
+    *e = v_exponent(n);
+    return _mm256_sub_ps(x, _mm256_cvtepi32_ps(n));
 }
 /* Packing puts 4 integers of each vector side by side: the permutation undoes that. */
 GEMM_INLINE void pack32(const __m256i *x, uint8_t *to) {
