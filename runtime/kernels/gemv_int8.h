@@ -9,7 +9,7 @@
 
 #define GEMV_MAX_ROWS 4
 #define GEMV_MAX_PANELS 2
-/* Bytes from a panel's loads to what is asked for. */
+/* Bytes from a panel's loads to what is asked for; 0: the hardware alone asks. */
 #if defined(__AVX512F__)
 #define GEMV_AHEAD 3072
 #elif defined(__AVX2__)
@@ -17,6 +17,7 @@
 #else
 #define GEMV_AHEAD 0
 #endif
+#define GEMV_AHEAD_Q8 3072
 
 /* data: the first of the panels, of which one comes so many panels after the other; a: from its
  * first row and column on; c[row][16 x panel + lane]. */
@@ -87,8 +88,8 @@ GEMM_INLINE bool gemv_ends_part(const cvq_panels *w, size_t k) {
  * what is not there does nothing. */
 GEMM_INLINE void gemv_ask(const cvq_type type, const uint8_t *group, const size_t i) {
     const size_t lines = gemv_bytes(type) / 64, shares = 2 * gemv_blocks(type);
-    GEMM_UNROLL for (size_t l = lines * i / shares; l < lines * (i + 1) / shares; l++)
-        __builtin_prefetch(group + GEMV_AHEAD + 64 * l);
+    const size_t first = lines * i / shares, end = lines * (i + 1) / shares;
+    for (size_t l = first; l < end; l++) __builtin_prefetch(group + GEMV_AHEAD + 64 * l);
 }
 
 /* The kernel of a type from the file's own

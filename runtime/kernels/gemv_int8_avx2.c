@@ -68,7 +68,7 @@ GEMM_INLINE void multiply_block_of_128(const int panels, const int rows,
         GEMM_UNROLL for (size_t l = 0; l < 4; l++) {
             GEMM_UNROLL for (int p = 0; p < panels; p++) {
                 const uint8_t *codes = group[p] + at + 64 * l;
-                __builtin_prefetch(codes + GEMV_AHEAD);
+                __builtin_prefetch(codes + GEMV_AHEAD_Q8);
                 GEMM_UNROLL for (int h = 0; h < 2; h++) {
                     __m256i x =
                         _mm256_xor_si256(load_half(codes + 32 * h), _mm256_set1_epi8((char)128));

@@ -176,7 +176,7 @@ GEMM_INLINE void block_of_128(const int panels, const int rows, const block_scal
         GEMM_UNROLL for (size_t l = 0; l < 8; l++) {
             __m512i x[GEMV_MAX_PANELS];
             GEMM_UNROLL for (int p = 0; p < panels; p++) {
-                __builtin_prefetch(group[p] + at + 64 * l + GEMV_AHEAD);
+                __builtin_prefetch(group[p] + at + 64 * l + GEMV_AHEAD_Q8);
                 x[p] = load_line(group[p] + at + 64 * l);
             }
             GEMM_UNROLL for (int i = 0; i < rows; i++) {

@@ -49,7 +49,7 @@ GEMM_INLINE void multiply_block_of_128(const int panels, const int rows,
         GEMM_UNROLL for (size_t l = 0; l < 8; l++) {
             GEMM_UNROLL for (int p = 0; p < panels; p++) {
                 const uint8_t *codes = group[p] + at + 64 * l;
-                __builtin_prefetch(codes + GEMV_AHEAD);
+                __builtin_prefetch(codes + GEMV_AHEAD_Q8);
                 __m256i top = load_half(codes), bottom = load_half(codes + 32);
                 GEMM_UNROLL for (int i = 0; i < rows; i++) {
                     __m256i four = broadcast4(q + (size_t)i * a->stride + 4 * l);
