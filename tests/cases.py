@@ -91,7 +91,12 @@ def prepare(folder, checkpoint=None):
         must('cvq-convert', 'layer', 'layer.cvq')
         shutil.rmtree(os.path.join(folder, 'layer'))
     must('cvq-quantize', 'small.cvq', 'q4.cvq')
-    must('cvq-convert', TINY, 'tiny.cvq')  # the smallest one has more padding than weights, and is not packed
+    if checkpoint:
+        must('cvq-convert', TINY, 'tiny.cvq')
+    else:  # with fewer words it has more padding than weights, and is not packed
+        smallest_checkpoint.write(os.path.join(folder, 'words'), layers=1, vocab=12500)
+        must('cvq-convert', 'words', 'tiny.cvq')
+        shutil.rmtree(os.path.join(folder, 'words'))
     must('cvq-pack', 'tiny.cvq', 'packed')
     write('manifest', must('cvq-info', '--manifest', 'q4.cvq'))
     with open(os.path.join(folder, 'q4.cvq'), 'rb') as f:

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Every call of the system or the allocator fails once, command by command: what is said, and what is left behind.
 
-    faults.py [--all] [--sample N] [--jobs N] [--trace] [--keep FILE] [TEXT]     TEXT: cases and kinds of calls whose name has it
+    faults.py [--all] [--part I/N] [--sample N] [--jobs N] [--trace] [--keep FILE] [TEXT]     TEXT: cases and kinds of calls whose name has it
 
 tests/preload/failing_calls.c is preloaded into each command and counts its calls; then the command runs again and again, each time with
 another call failing. With --all (`make faults`) that is every call, until the command gets to its end without a failure; without it one call is
@@ -196,17 +196,18 @@ class Trial:
 
     def left(self):
         """How many runs of --all are still to come, about."""
-        return max(sum(self.counts[k][0] + min(self.counts[k][0], 20) for k in self.kinds()) - self.runs, 0)
+        return max(sum(self.counts[k][0] // self.options.part[1] + min(self.counts[k][0], 20) for k in self.kinds()) - self.runs, 0)
 
     def step_through(self):
         """Each call fails once, until the command gets to its end without a failure; then all calls from some on."""
         for kind in self.kinds():
-            calls, n = self.counts[kind][0], 1
+            calls, (n, parts) = self.counts[kind][0], self.options.part
             while self.step(kind, ONCE, n) or n <= calls:
-                n += 1
-            for n in self.some(kind, range(1, calls + 1)):
+                n += parts
+            for n in [] if self.options.part[0] > 1 else self.some(kind, range(1, calls + 1)):
                 self.step(kind, FROM, n)
-        self.transfers()
+        if self.options.part[0] == 1:
+            self.transfers()
 
     def ways(self):
         """One call for each way through the program that leads to one."""
@@ -305,9 +306,17 @@ def work(options, base):
         report(kept.results)
 
 
+def part(text):
+    i, n = map(int, text.split('/'))
+    if not 1 <= i <= n:
+        raise argparse.ArgumentTypeError('1/N to N/N')
+    return i, n
+
+
 def main(arguments=None):
     p = argparse.ArgumentParser()
     p.add_argument('--all', action='store_true', help='every call, not one for each way that leads to it')
+    p.add_argument('--part', type=part, metavar='I/N', default=(1, 1), help='of --all, call I and then every Nth; other runs do the others')
     p.add_argument('--sample', type=int, metavar='N', help='N calls of each command')
     p.add_argument('--jobs', type=int, default=1)
     p.add_argument('--trace', action='store_true', help='show where the call was that failed')
