@@ -11,7 +11,7 @@
 #define GEMV_MAX_PANELS 2
 /* Bytes from a panel's loads to what is asked for; 0: the hardware alone asks. */
 #if defined(__AVX512F__)
-#define GEMV_AHEAD 3072
+#define GEMV_AHEAD 3584
 #elif defined(__AVX2__)
 #define GEMV_AHEAD 4096
 #else
