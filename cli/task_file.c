@@ -207,6 +207,9 @@ cvq_status cvq_task_check_output(const cvq_task *task, const char *output, cvq_e
 cvq_status cvq_data_check_outputs(const char *path, const char *const *outputs, size_t num_outputs,
                                   cvq_error *err) {
     cvq_task task = {0};
+    bool there;
+    CVQ_TRY(cvq_file_there(&there, path, err));
+    if (!there) return CVQ_OK;
     cvq_status status = cvq_task_read_data(&task, path, err);
     for (size_t i = 0; status == CVQ_OK && i < num_outputs; i++)
         if (outputs[i]) status = cvq_task_check_output(&task, outputs[i], err);

@@ -38,7 +38,7 @@ void cvq_task_free(cvq_task *task);
 /* Refuse an output that is one of the task's pictures, as cvq_output_check_inputs does. */
 cvq_status cvq_task_check_output(const cvq_task *task, const char *output, cvq_error *err);
 /* The same of several, NULL for none, before the data are read for good; what is wrong with them is
- * then told as well. */
+ * then told as well, but not that there are none. */
 cvq_status cvq_data_check_outputs(const char *path, const char *const *outputs, size_t num_outputs,
                                   cvq_error *err);
 
