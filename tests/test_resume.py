@@ -118,7 +118,7 @@ def in_the_way():
     remove(LEFT[0])
     os.link(path('src.cvq'), path(LEFT[0]))
     code, _, err = run('cvq-quantize', 'src.cvq', 'out.cvq')
-    check('another name of a file is not written over', code == 1 and 'in the way' in err and read('src.cvq') == read(LEFT[0]), (code, err))
+    check('another name of a file is not written over', code == 1 and 'read as input' in err and read('src.cvq') == read(LEFT[0]), (code, err))
     remove(LEFT[0])
 
 
