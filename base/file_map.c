@@ -164,25 +164,23 @@ static cvq_status too_large(const char *path, size_t cap, cvq_error *err) {
                     cap);
 }
 
-cvq_status cvq_read_file(cvq_buffer *out, const char *path, size_t cap, cvq_error *err) {
-    int fd = -1;
-    uint64_t size = 0;
-    CVQ_TRY(open_regular(&fd, &size, path, err));
+/* To its end, in pieces: no more memory is taken than it has bytes, whatever it said of its size.
+ */
+static cvq_status read_to_end(cvq_buffer *out, int fd, size_t cap, const char *path,
+                              cvq_error *err) {
     cvq_buffer b = {0};
-    cvq_status status = size > cap ? too_large(path, cap, err) : CVQ_OK;
+    cvq_status status = CVQ_OK;
     uint8_t piece[65536];
     while (status == CVQ_OK) {
-        ssize_t n = read(fd, piece, sizeof piece);
+        ssize_t n = pread(fd, piece, sizeof piece, (off_t)b.size);
         if (n < 0 && errno == EINTR) continue;
         if (n < 0) status = cvq_fail_errno(err, path, "cannot read");
         if (n <= 0) break;
-        if ((size_t)n > cap - b.size) {
+        if ((size_t)n > cap - b.size)
             status = too_large(path, cap, err);
-            break;
-        }
-        if ((status = cvq_buffer_append(&b, piece, (size_t)n, err)) != CVQ_OK) break;
+        else
+            status = cvq_buffer_append(&b, piece, (size_t)n, err);
     }
-    close(fd);
     if (status == CVQ_OK) status = cvq_buffer_append(&b, "", 1, err);
     if (status != CVQ_OK) {
         cvq_buffer_free(&b);
@@ -194,21 +192,19 @@ cvq_status cvq_read_file(cvq_buffer *out, const char *path, size_t cap, cvq_erro
     return CVQ_OK;
 }
 
+cvq_status cvq_read_file(cvq_buffer *out, const char *path, size_t cap, cvq_error *err) {
+    int fd = -1;
+    uint64_t size = 0;
+    CVQ_TRY(open_regular(&fd, &size, path, err));
+    const cvq_status status =
+        size > cap ? too_large(path, cap, err) : read_to_end(out, fd, cap, path, err);
+    close(fd);
+    return status;
+}
+
 cvq_status cvq_file_map_read(cvq_buffer *out, const cvq_file_map *map, size_t cap, const char *path,
                              cvq_error *err) {
-    void *data = NULL;
-    if (map->size > cap) return too_large(path, cap, err);
-    const size_t size = (size_t)map->size;
-    CVQ_TRY(cvq_alloc(&data, (uint64_t)size + 1, 1, path, err));
-    const cvq_status status = cvq_read_all(map->fd, 0, data, size, path, err);
-    if (status != CVQ_OK) {
-        free(data);
-        return status;
-    }
-    ((uint8_t *)data)[size] = 0;
-    cvq_buffer_free(out);
-    *out = (cvq_buffer){.data = data, .size = size, .capacity = size + 1};
-    return CVQ_OK;
+    return map->size > cap ? too_large(path, cap, err) : read_to_end(out, map->fd, cap, path, err);
 }
 
 cvq_status cvq_file_there(bool *there, const char *path, cvq_error *err) {

@@ -18,7 +18,8 @@
 #define STARTS 3
 #define STEP (1.0f / 1.06f)
 #define THIRD_OF_STEP 0.980764627f
-/* The steps from zero at which a scale may put a block's largest magnitude. */
+/* The steps from zero at which a scale may put a block's largest magnitude: a narrower range than
+ * that in which level_search.c then looks, as here only row scales are compared. */
 #define NEAREST 54.0f
 #define FURTHEST 72.0f
 

@@ -3,6 +3,7 @@
  * once for a tile, those of the lines once for a block where rows are many; else in registers, even
  * ones first, for want of registers. */
 #include "runtime/kernels/attention_ymm.h"
+#include "runtime/kernels/madd_ymm.h"
 
 #define ATTEND attend_int8_6x16__avx2
 #define load_codes split_codes
@@ -26,23 +27,11 @@ GEMM_INLINE void split_codes(size_t steps, const uint8_t *codes, size_t ld, tile
         }
 }
 
-/* sum += one half of a step: 2 of 4 codes of a row by those of a line. In assembly: gcc 12 orders
- * the intrinsics so that a sum is spilled, and waited for, in the innermost loop. */
-GEMM_INLINE void multiply_half(__m256i sum[2], __m256i top, __m256i bottom, const uint32_t *codes) {
-    __m256i x, y;
-    __asm__("vpbroadcastd %4, %2\n\t"
-            "vpmaddwd %2, %5, %3\n\t"
-            "vpmaddwd %2, %6, %2\n\t"
-            "vpaddd %3, %0, %0\n\t"
-            "vpaddd %2, %1, %1"
-            : "+x"(sum[0]), "+x"(sum[1]), "=&x"(x), "=&x"(y)
-            : "m"(*codes), "x"(top), "x"(bottom));
-}
-
+/* One half of a step: 2 of 4 codes of each row by those of a line. */
 GEMM_INLINE void add_products(const uint32_t (*codes)[CVQ_ATTENTION_STEPS], size_t step,
                               __m256i top, __m256i bottom, __m256i (*sum)[2]) {
     GEMM_UNROLL for (int i = 0; i < CVQ_ATTENTION_ROWS; i++)
-        multiply_half(sum[i], top, bottom, &codes[i][step]);
+        multiply_wide(sum[i], top, bottom, &codes[i][step]);
 }
 
 GEMM_INLINE __m256i even_bytes(__m256i x) {

@@ -11,6 +11,7 @@
  * registers for the sums; floats stay in c. The products are in assembly: gcc 12 reorders the
  * intrinsics so that sums are spilled. */
 #include "runtime/kernels/gemm_int8_ymm.h"
+#include "runtime/kernels/madd_ymm.h"
 
 #define EVEN_BYTES _mm256_set1_epi16(0xff)
 
@@ -53,18 +54,6 @@ static void pack_split(const int8_t *q, int8_t *out) {
         store_half((uint8_t *)(out + k), _mm256_srai_epi16(_mm256_slli_epi16(x, 8), 8));
         store_half((uint8_t *)(out + GEMM_CHUNK_Q8 + k), _mm256_srai_epi16(x, 8));
     }
-}
-
-/* q8: even or odd columns of a line of 16-bit numbers, into 32-bit sums. */
-GEMM_INLINE void multiply_wide(__m256i dot[2], __m256i top, __m256i bottom, const int8_t *q) {
-    __m256i x, y;
-    __asm__("vpbroadcastd %4, %2\n\t"
-            "vpmaddwd %2, %5, %3\n\t"
-            "vpmaddwd %2, %6, %2\n\t"
-            "vpaddd %3, %0, %0\n\t"
-            "vpaddd %2, %1, %1"
-            : "+x"(dot[0]), "+x"(dot[1]), "=&x"(x), "=&x"(y)
-            : "m"(*(const int8_t(*)[4])q), "x"(top), "x"(bottom));
 }
 
 /* q4: a line into 16-bit sums. */
@@ -165,8 +154,10 @@ GEMM_INLINE void multiply_wide_block(const int rows, const gemm_chunk *w, size_t
     for (int l = 0; l < 32; l += 4, line += 512, q += 16) {
         GEMM_UNROLL for (int j = 0; j < 8; j++) { /* of each line even columns, then odd ones */
             __m256i top = load_half(line + 64 * j), bottom = load_half(line + 64 * j + 32);
+            const int8_t *pairs = q + GEMM_CHUNK_Q8 * (j % 2) + j / 2 * 4;
             GEMM_UNROLL for (int i = 0; i < rows; i++)
-                multiply_wide(dot[i], top, bottom, q + GEMM_CHUNK_Q8 * (2 * i + j % 2) + j / 2 * 4);
+                multiply_wide(dot[i], top, bottom,
+                              (const uint32_t *)(const void *)(pairs + 2 * GEMM_CHUNK_Q8 * i));
         }
     }
 }
