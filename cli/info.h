@@ -19,6 +19,8 @@ typedef struct info_arguments {
  * says that it was not checked. */
 cvq_status info_manifest_read(const info_arguments *args, const char *path, cvq_manifest *m,
                               cvq_error *err);
+/* MANIFEST.minisig; false if that is too long. */
+bool info_signature_name(char *name, size_t size, const char *manifest);
 /* --manifest FILE.cvq: the file's manifest on stdout. */
 cvq_status info_manifest_print(const info_arguments *args, cvq_error *err);
 /* --diff NEW.manifest OLD.cvq: what an update has to fetch. */

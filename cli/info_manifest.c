@@ -37,12 +37,16 @@ static cvq_status read_key(const char *given, cvq_buffer *key, cvq_error *err) {
     return cvq_read_file(key, given, CVQ_MAX_SIGNATURE, err);
 }
 
+bool info_signature_name(char *name, size_t size, const char *manifest) {
+    return (size_t)snprintf(name, size, "%s.minisig", manifest) < size;
+}
+
 static cvq_status check_signature(const info_arguments *args, const char *path,
                                   const cvq_buffer *text, cvq_error *err) {
     cvq_buffer key = {0}, signature = {0};
     char comment[256], name[4096];
     cvq_status status = read_key(args->pubkey, &key, err);
-    if (status == CVQ_OK && (size_t)snprintf(name, sizeof name, "%s.minisig", path) >= sizeof name)
+    if (status == CVQ_OK && !info_signature_name(name, sizeof name, path))
         status = cvq_fail(err, CVQ_INVALID_ARGUMENT, path, "its name is too long");
     if (status == CVQ_OK) status = cvq_read_file(&signature, name, CVQ_MAX_SIGNATURE, err);
     if (status == CVQ_OK)

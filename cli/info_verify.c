@@ -360,7 +360,11 @@ cvq_status info_repair(const info_arguments *args, cvq_error *err) {
     cvq_output out = CVQ_OUTPUT_NONE;
     void *fate = NULL;
     const char *path = args->common.operands[1];
-    const char *inputs[] = {args->common.operands[0], args->repair, args->manifest, args->pubkey};
+    char signature[4096] = "";
+    if (args->pubkey && args->manifest)
+        (void)info_signature_name(signature, sizeof signature, args->manifest);
+    const char *inputs[] = {args->common.operands[0], args->repair, args->manifest, args->pubkey,
+                            *signature ? signature : NULL};
     info_arguments one = *args; /* the operand OUT.cvq is not the file's */
     one.common.num_operands = 1;
     cvq_status status = repair_open(&one, &r, err);

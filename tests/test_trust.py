@@ -106,6 +106,11 @@ def signatures():
     r = run('cvq-info', '--verify', '--manifest', 'q4.manifest', 'q4.cvq')
     check('without a key a note says so', r.code == 0 and 'not checked' in r.err, r)
     flipped_manifests()
+    write('cut.cvq', read('q4.cvq')[:99999])
+    for name in ('q4.cvq', 'cut.cvq', 'q4.manifest', 'q4.manifest.minisig', 'k.pub'):
+        before = read(name)
+        r = run('cvq-info', '--force', '--repair', 'q4.cvq', '--manifest', 'q4.manifest', '--pubkey', 'k.pub', 'cut.cvq', name)
+        check(f'{name} is never overwritten', r.code == 1 and 'is read as input' in r.err and read(name) == before, r)
     whole, signature = read('q4.manifest'), read('q4.manifest.minisig')
     write('q4.manifest', whole.replace(b'"q4"', b'"q5"'))
     r = run('cvq-info', '--verify', '--manifest', 'q4.manifest', '--pubkey', 'k.pub', 'q4.cvq')
