@@ -130,8 +130,8 @@ static cvq_status read_diagonal(cvq_feedback *f, const cvq_moment_view *view, co
     for (size_t k = 0; k < f->cols; k++) {
         const float v = cvq_bits_f32((uint32_t)cvq_load_le(view->sums + 4 * k, 4));
         if (!(v >= 0.0f && v <= 0x1.fffffep127f))
-            return cvq_fail(err, CVQ_FORMAT, name,
-                            ".sum_sq: value %zu is negative or not finite; calibrate again", k);
+            return cvq_fail(err, CVQ_FORMAT, name, ".sum_sq: value %zu is negative or not finite",
+                            k);
         f->diagonal[k] = (float)((double)v / (double)view->tokens);
     }
     return CVQ_OK;
@@ -172,13 +172,18 @@ static cvq_status fill_triangle(double *a, const uint8_t *correlation, const flo
             const uint8_t *p = correlation + 2 * (cvq_triangle(high) + low);
             const double r = (double)cvq_f16_to_f32((uint16_t)cvq_load_le(p, 2));
             if (!(r >= -1.01 && r <= 1.01))
-                return cvq_fail(err, CVQ_FORMAT, name,
-                                ".correlation holds a value that is none; calibrate again");
+                return cvq_fail(err, CVQ_FORMAT, name, ".correlation holds a value that is none");
             *a++ = i == j ? (double)diagonal[ci] + damping
                           : r * sqrt((double)diagonal[ci] * (double)diagonal[cj]);
         }
     }
     return CVQ_OK;
+}
+
+static bool all_finite(const float *x, size_t n) {
+    bool finite = true;
+    for (size_t i = 0; i < n; i++) finite = finite && isfinite(x[i]);
+    return finite;
 }
 
 /* The triangle of columns [first, first + width). */
@@ -207,6 +212,8 @@ static cvq_status solve_triangle(cvq_feedback *f, const cvq_moment_view *view, s
             *to = i == j ? 1.0f : (float)*from;
             if (i == j) f->weight[first + column_at(order, i)] = (float)*from;
         }
+    if (!all_finite(f->weight + first, width) || !all_finite(f->lower + start, cvq_triangle(width)))
+        status = cvq_fail(err, CVQ_FORMAT, name, ".correlation and .sum_sq are of no inputs");
 done:
     free(a);
     free(pivot);
@@ -242,9 +249,12 @@ cvq_status cvq_feedback_open(cvq_feedback *f, const cvq_second_moments_file *fil
     if (!*usable || f->source == view.sums) return CVQ_OK;
     cvq_feedback_close(f);
     *f = (cvq_feedback){.cols = cols, .block = cvq_moment_block(cols), .source = view.sums};
-    const cvq_status status = solve(f, &view, t->spec.name, threads, err);
-    if (status != CVQ_OK) cvq_feedback_close(f);
-    return status;
+    cvq_error problem = {0};
+    const cvq_status status = solve(f, &view, t->spec.name, threads, &problem);
+    if (status == CVQ_OK) return CVQ_OK;
+    cvq_feedback_close(f);
+    return cvq_fail_advising(err, cvq_second_moments_file_path(file), &problem,
+                             status == CVQ_FORMAT ? "; calibrate again" : "");
 }
 
 void cvq_feedback_close(cvq_feedback *f) {
@@ -323,14 +333,14 @@ typedef struct attempt {
 } attempt;
 
 /* Columns from the last to the first. In q4h each half has its table and offset chosen when its
- * turn comes. Gives up, its error as it is, where that is no longer below `limit`. */
-static void attempt_scale(const block_row *b, uint16_t scale, double limit, attempt *out) {
+ * turn comes. With a `limit` it gives up, its error as it is, where that is no longer below it. */
+static void attempt_scale(const block_row *b, uint16_t scale, const double *limit, attempt *out) {
     const cvq_tensor *t = b->t;
     float column[BLOCK];
     cvq_block_scale s = cvq_scale_decode(t->type, &t->codebook, b->row_scale, scale);
     memcpy(column, b->column, sizeof column);
     out->error = 0.0;
-    for (size_t k = BLOCK; k-- > 0 && out->error < limit;) {
+    for (size_t k = BLOCK; k-- > 0 && (!limit || out->error < *limit);) {
         const float *l = b->lower + cvq_triangle(b->place + k) + b->place;
         const size_t half = k / (BLOCK / 2);
         if (t->type == CVQ_TYPE_Q4H && k % (BLOCK / 2) == BLOCK / 2 - 1) {
@@ -354,12 +364,12 @@ static void quantize_row(const block_row *b, float *errors, uint8_t *codes, uint
     uint16_t near[CVQ_SEARCH_NEAR];
     attempt best, other;
     cvq_search_block(b->t->type, &b->t->codebook, b->row_scale, b->column, b->weight, codes, scale);
-    attempt_scale(b, *scale, HUGE_VAL, &best);
+    attempt_scale(b, *scale, NULL, &best);
     for (int round = 0; round < ROUNDS; round++) {
         const uint16_t before = best.scale;
         const size_t count = cvq_search_near(b->t->type, before, near);
         for (size_t i = 0; i < count; i++) {
-            attempt_scale(b, near[i], best.error, &other);
+            attempt_scale(b, near[i], &best.error, &other);
             if (other.error < best.error) best = other;
         }
         if (best.scale == before) break;
@@ -381,12 +391,16 @@ static void quantize_triangle(const cvq_feedback *f, const cvq_tensor *t, const 
             memcpy(s->columns + r * BLOCK, rows + r * cols + col, BLOCK * sizeof(float));
         add_errors(lower, place, width, s->errors, ld, s->columns);
         for (size_t r = 0; r < count; r++) {
+            float *column = s->columns + r * BLOCK;
+            const float *row = rows + r * cols + col;
+            /* Correlations that no inputs have can make errors grow without end. */
+            if (!all_finite(column, BLOCK)) memcpy(column, row, BLOCK * sizeof(float));
             const block_row b = {.t = t,
                                  .row_scale = row_scales[r],
                                  .lower = lower,
                                  .place = place,
-                                 .row = rows + r * cols + col,
-                                 .column = s->columns + r * BLOCK,
+                                 .row = row,
+                                 .column = column,
                                  .weight = f->weight + col};
             quantize_row(&b, s->errors + r * ld, s->codes + r * ld + col,
                          &s->scales[col / BLOCK * CVQ_PANEL_ROWS + r]);

@@ -17,7 +17,7 @@
 
 typedef struct cvq_second_moments_file cvq_second_moments_file;
 /* Every tensor in the file must belong to the model; its values are checked when they are used. All
- * of the file is read, for its hash. */
+ * of the file is read, for its hash. path is borrowed until it is closed. */
 cvq_status cvq_second_moments_file_open(cvq_second_moments_file **out, const char *path,
                                         const cvq_model_config *config, cvq_error *err);
 void cvq_second_moments_file_close(cvq_second_moments_file *f);
@@ -39,7 +39,7 @@ typedef struct cvq_feedback {
 
 /* *f may hold another matrix's, which is released. False in *usable: the type has no blocks of 32,
  * the columns are no multiple of 32, the file has nothing for the tensor or saw fewer than
- * cvq_feedback_enough tokens. */
+ * cvq_feedback_enough tokens. CVQ_FORMAT: values that are no second moments. */
 cvq_status cvq_feedback_open(cvq_feedback *f, const cvq_second_moments_file *file,
                              const cvq_tensor *t, size_t tensor, int threads, bool *usable,
                              cvq_error *err);

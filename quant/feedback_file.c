@@ -13,6 +13,7 @@
 #include "quant/feedback_internal.h"
 
 struct cvq_second_moments_file {
+    const char *path; /* borrowed */
     cvq_safetensors *file;
     uint8_t hash[CVQ_HASH_BYTES];
     size_t count;
@@ -70,6 +71,7 @@ cvq_status cvq_second_moments_file_open(cvq_second_moments_file **out, const cha
     void *memory = NULL, *views = NULL;
     CVQ_TRY(cvq_alloc(&memory, 1, sizeof **out, path, err));
     cvq_second_moments_file *f = memory;
+    f->path = path;
     f->count = cvq_model_tensor_count(config);
     cvq_error problem = {0};
     cvq_status status = cvq_safetensors_open(&f->file, path, &problem);
@@ -103,6 +105,10 @@ bool cvq_second_moments_file_has(const cvq_second_moments_file *f, size_t tensor
     const cvq_moment_view view = cvq_second_moments_file_view(f, tensor);
     *tokens = view.tokens;
     return view.sums != NULL;
+}
+
+const char *cvq_second_moments_file_path(const cvq_second_moments_file *f) {
+    return f->path;
 }
 
 const uint8_t *cvq_second_moments_file_hash(const cvq_second_moments_file *f) {

@@ -11,5 +11,7 @@ typedef struct cvq_moment_view {
     const uint8_t *correlation; /* F16, triangles */
 } cvq_moment_view;
 cvq_moment_view cvq_second_moments_file_view(const cvq_second_moments_file *f, size_t tensor);
+/* For messages; borrowed. */
+const char *cvq_second_moments_file_path(const cvq_second_moments_file *f);
 
 #endif

@@ -1,7 +1,6 @@
 /* The file of measured sensitivities, and rates made of them. */
 #include "quant/sensitivity.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -12,6 +11,9 @@
 #define MAGIC "# cvq-sensitivity 1"
 #define HEADINGS "tensor\ttype\terror\tkld_text\tkld_answers"
 #define MODEL "# model "
+/* Far beyond what is ever measured; sums and quotients of what lies between stay finite. */
+#define LEAST_ERROR 1e-30
+#define MOST_NUMBER 1e30
 
 /* ---------------------------------------------------------------- writing */
 
@@ -43,7 +45,7 @@ static cvq_status bad_line(const char *path, size_t number, const char *what, cv
 static bool read_number(const char **text, double *out) {
     char *end;
     *out = strtod(*text, &end);
-    const bool good = end != *text && isfinite(*out) && *out >= 0 && **text != ' ';
+    const bool good = end != *text && *out >= 0 && *out <= MOST_NUMBER && **text != ' ';
     *text = end;
     return good;
 }
@@ -70,7 +72,7 @@ static cvq_status read_line(cvq_sensitivity *out, const cvq_model_config *config
     if (!find_tensor(config, line, (size_t)(tab - line), &index))
         return bad_line(path, number, "not a matrix of this model", err);
     at++;
-    bool good = read_number(&at, &s.error) && s.error > 0;
+    bool good = read_number(&at, &s.error) && s.error >= LEAST_ERROR;
     for (int k = 0; good && k < 2; k++) {
         good = *at++ == '\t';
         if (good && *at == '-') {

@@ -230,6 +230,18 @@ def manifests():
     ]
 
 
+def filled(data, **values):
+    """A safetensors file in which the tensors of each ending have one element's bytes throughout."""
+    length, = struct.unpack_from('<Q', data)
+    out = bytearray(data)
+    for name, tensor in json.loads(data[8:8 + length]).items():
+        element = values.get(name.rsplit('.', 1)[-1])
+        if element:
+            start, end = (8 + length + x for x in tensor['data_offsets'])
+            out[start:end] = element * ((end - start) // len(element))
+    return bytes(out)
+
+
 def text_files():
     """(file, what is wrong, its bytes, the command that reads it, what is said)"""
     history = ('cvq-run', '--max-tokens', '1', '--prompt', 'x', '--history', 'bad', 'q4.cvq')
@@ -238,9 +250,11 @@ def text_files():
     calibrate = ('cvq-calibrate', '-o', 'out', 'small.cvq', 'bad')
     importance = ('cvq-quantize', '--imatrix', 'bad', 'small.cvq', 'out')
     moments = ('cvq-quantize', '--feedback', 'bad', 'small.cvq', 'out')
+    tiny_moments = ('cvq-quantize', '-q', '--feedback', 'bad', 'tiny.cvq', 'out')
     kld = ('cvq-perplexity', '--context', '32', '--kld', 'bad', 'q4.cvq', 'text')
     sensitivity = ('cvq-quantize', '--target-size', '7M', '--sensitivity', 'bad', 'small.cvq', 'out')
-    logits, imatrix = read('logits'), read('imatrix')
+    logits, imatrix, enough = read('logits'), read('imatrix'), filled(read('moments'), count=struct.pack('<q', 10**6))
+    rates = '# cvq-sensitivity 1\n# model x\ntensor\ttype\terror\tkld_text\tkld_answers\nlm_head.weight\tq4h\t%s\t%s\t-\n'
     return [
         ('history', 'nesting of 100,000', deep(), history, 'line 1, column 65: nested more than 64 deep; write [["question", "answer"], ...]'),
         ('history', 'no list', '{}', history, 'the history is not a list; write [["question", "answer"], ...]'),
@@ -257,6 +271,12 @@ def text_files():
          'value 223 is negative or not finite; take a file that'),
         ('second moments', 'an importance file', imatrix, moments,
          "does not have .count, .sum_sq and .correlation as this model's matrix needs them; take what cvq-calibrate --second-moments wrote for"),
+        ('second moments', 'a square that is negative', filled(enough, sum_sq=struct.pack('<f', -1)), tiny_moments,
+         '.sum_sq: value 0 is negative or not finite; calibrate again'),
+        ('second moments', 'a correlation of 2', filled(enough, correlation=b'\0\x40'), tiny_moments,
+         '.correlation holds a value that is none; calibrate again'),
+        ('second moments', 'correlations that no inputs have', filled(enough, correlation=b'\0\xbc'), tiny_moments,
+         '.correlation and .sum_sq are of no inputs; calibrate again'),
         ('predictions', 'empty', b'', kld, 'holds no saved logits; make them with cvq-perplexity --save-logits'),
         ('predictions', 'cut in the head', logits[:100], kld, 'holds no saved logits; make them with cvq-perplexity --save-logits'),
         ('predictions', 'cut in a row', logits[:-1], kld, 'is not as long as its head says; save the logits again'),
@@ -264,6 +284,10 @@ def text_files():
         ('sensitivity', 'empty', '', sensitivity, 'line 0: cut short; take a file that cvq-sensitivity wrote'),
         ('sensitivity', 'another file', 'a\tb\n', sensitivity, 'line 1: not the head of such a file; take a file that cvq-sensitivity wrote'),
         ('sensitivity', 'binary', b'\0\1\2', sensitivity, 'line 1: not a text; take a file that cvq-sensitivity wrote'),
+        ('sensitivity', 'an error of 1e-300', rates % ('1e-300', '1'), sensitivity,
+         'line 4: not three numbers; take a file that cvq-sensitivity wrote'),
+        ('sensitivity', 'a divergence of 1e300', rates % ('0.1', '1e300'), sensitivity,
+         'line 4: not three numbers; take a file that cvq-sensitivity wrote'),
         ('answers', 'another file', '{"id": "x"}\n', ('cvq-eval', '--metric', 'exact', '--baseline', 'bad', 'q4.cvq', 'task.jsonl'),
          'line 1 is no answer of an earlier run'),
     ]
@@ -355,6 +379,7 @@ def main():
         for command in (('cvq-convert', 'checkpoint', 'small.cvq'), ('cvq-quantize', 'small.cvq', 'q4.cvq'),
                         ('cvq-convert', os.path.abspath('models/cogvlm2-tiny'), 'tiny.cvq'), ('cvq-pack', 'tiny.cvq', 'packed'),
                         ('cvq-calibrate', '-o', 'imatrix', 'small.cvq', 'task.jsonl'),
+                        ('cvq-calibrate', '-o', 'tiny.imatrix', '--second-moments', 'moments', 'tiny.cvq', 'task.jsonl'),
                         ('cvq-perplexity', '--context', '32', '--save-logits', 'logits', 'small.cvq', 'text')):
             r = run(*command)
             if r[0] != 0:
