@@ -267,8 +267,9 @@ cvq_status cvq_st_load_file(cvq_safetensors *s, size_t file, cvq_error *err) {
     }
     if (status != CVQ_OK) goto done;
     size_t n = s->count - first;
-    if (n > 1) qsort(s->tensors + first, n, sizeof *s->tensors, compare_place);
-    status = check_coverage(s->tensors + first, n, data_start, f->map.size, f->path, err);
+    cvq_st_tensor *added = n > 0 ? s->tensors + first : NULL;
+    if (n > 1) qsort(added, n, sizeof *added, compare_place);
+    status = check_coverage(added, n, data_start, f->map.size, f->path, err);
 done:
     cJSON_Delete(header);
     return status;
