@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Branches that the tests took, file by file, from what a build with --coverage wrote down.
+"""Branches that were taken, file by file, from what a build with --coverage wrote down.
 
-    coverage.py [--least PERCENT] [--lines] OBJECTS FOLDER...
+    coverage.py [--least PERCENT] [--lines] OBJECTS FOLDER|FILE.c...
 
-OBJECTS holds the .gcda files. Every conditional jump of FOLDER's .c and .h files counts twice, once for each way, as gcov counts it
+OBJECTS holds the .gcda files. Every conditional jump of FOLDER's .c and .h files, or of FILE.c, counts twice, once for each way, as gcov counts it
 (`branches taken at least once`); one in a header counts as taken if it was in any file that includes it. With --lines, each branch that was
 never taken is listed. Exits with 1 if less than PERCENT of all branches were taken.
 """
@@ -29,13 +29,13 @@ def records(objects):
             at += 1
 
 
-def branches(objects, folders):
+def branches(objects, wanted):
     """-> {file: {(function, line, number within the line): count}}"""
     files = {}
     for record in records(objects):
         for file in record['files']:
             name = os.path.relpath(file['file'])
-            if os.path.dirname(name) not in folders:
+            if os.path.dirname(name) not in wanted and name not in wanted:
                 continue
             seen = files.setdefault(name, {})
             for line in file['lines']:
@@ -50,10 +50,11 @@ def main():
     p.add_argument('--least', type=float, default=0)
     p.add_argument('--lines', action='store_true')
     p.add_argument('objects')
-    p.add_argument('folders', nargs='+')
+    p.add_argument('wanted', nargs='+')
     o = p.parse_args()
-    files = branches(o.objects, [f.rstrip('/') for f in o.folders])
-    sources = {f for folder in o.folders for f in glob.glob(os.path.join(folder, '*.c'))}
+    wanted = [f.rstrip('/') for f in o.wanted]
+    files = branches(o.objects, wanted)
+    sources = {f for w in wanted for f in ([w] if w.endswith('.c') else glob.glob(os.path.join(w, '*.c')))}
     if sources - set(files):
         sys.exit(f'coverage: nothing is known of {", ".join(sorted(sources - set(files)))}')
     total = taken = 0

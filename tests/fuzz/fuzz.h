@@ -10,10 +10,15 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
+/* To be called for each input that the door let in. Of a corpus that has none, nothing is tried of
+ * what lies behind: as it happens to a seed when a format changes. */
+void fuzz_accepted(void);
+extern size_t fuzz_num_accepted;
+
 /* The path of a file with these bytes, extended by zeros to `length` if that is more (sparse). The
  * same file each time, so that nothing is left behind; replaced by the next call. */
 const char *fuzz_file(const uint8_t *data, size_t size, uint64_t length);
-/* A folder of the process's own that holds one file of this name and these bytes. */
+/* A folder of the process's own, where this file now has these bytes; at most 4 names. */
 const char *fuzz_folder(const char *name, const uint8_t *data, size_t size);
 
 #endif

@@ -8,6 +8,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     cvq_generation_defaults defaults;
     const char *folder = fuzz_folder("config.json", data, size);
     if (cvq_checkpoint_config_read(&config, folder, NULL) == CVQ_OK) {
+        fuzz_accepted();
         cvq_tensor_spec spec;
         const size_t count = cvq_model_tensor_count(&config);
         cvq_model_tensor_spec(&config, 0, &spec);

@@ -57,6 +57,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     const char *path = fuzz_file(head, (size_t)head_size, file_size);
     cvq_reader *r = NULL;
     if (cvq_reader_open(&r, path, NULL) == CVQ_OK) {
+        fuzz_accepted();
         use_reader(r);
         use_model(path);
     }

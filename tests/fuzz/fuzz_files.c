@@ -1,4 +1,4 @@
-/* Files for fuzz targets, in a folder that is removed at exit. */
+/* Files for fuzz targets, in a folder that is removed at exit, and the count of what was let in. */
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -7,14 +7,32 @@
 
 #include "tests/fuzz/fuzz.h"
 
-static char folder[256], path[512], last[128];
+#define MOST_NAMES 4
+
+size_t fuzz_num_accepted;
+
+void fuzz_accepted(void) {
+    fuzz_num_accepted++;
+}
+
+static char folder[256], path[512];
+static char names[MOST_NAMES][128]; /* of the files of fuzz_folder */
 
 static void remove_all(void) {
-    char name[512];
-    snprintf(name, sizeof name, "%s/%s", folder, last);
-    if (last[0]) unlink(name);
+    char name[1024];
+    for (size_t i = 0; i < MOST_NAMES && names[i][0]; i++) {
+        snprintf(name, sizeof name, "%s/%s", folder, names[i]);
+        unlink(name);
+    }
     unlink(path);
     rmdir(folder);
+}
+
+static void note_name(const char *name) {
+    size_t i = 0;
+    while (i < MOST_NAMES && names[i][0] && strcmp(names[i], name) != 0) i++;
+    if (i == MOST_NAMES) abort();
+    snprintf(names[i], sizeof names[i], "%s", name);
 }
 
 static void make_folder(void) {
@@ -46,9 +64,9 @@ const char *fuzz_file(const uint8_t *data, size_t size, uint64_t length) {
 }
 
 const char *fuzz_folder(const char *name, const uint8_t *data, size_t size) {
-    char full[512];
+    char full[1024];
     make_folder();
-    snprintf(last, sizeof last, "%s", name);
+    note_name(name);
     snprintf(full, sizeof full, "%s/%s", folder, name);
     write_file(full, data, size, size);
     return folder;

@@ -5,6 +5,7 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     cvq_manifest m;
     if (cvq_manifest_parse(&m, (const char *)data, size, "fuzz", NULL) != CVQ_OK) return 0;
+    fuzz_accepted();
     uint64_t end = 0;
     for (size_t i = 0; i < m.extents.count; i++) {
         const cvq_extent *x = &m.extents.items[i];

@@ -10,6 +10,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     cvq_metadata m = {0}, again = {0};
     cvq_buffer first = {0}, second = {0};
     if (cvq_metadata_parse(&m, (const char *)data, size, "fuzz", NULL) != CVQ_OK) return 0;
+    fuzz_accepted();
     if (cvq_metadata_print(&m, &first, NULL) != CVQ_OK ||
         cvq_metadata_parse(&again, (const char *)first.data, first.size, "fuzz", NULL) != CVQ_OK ||
         cvq_metadata_print(&again, &second, NULL) != CVQ_OK || first.size != second.size ||

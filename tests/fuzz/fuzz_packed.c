@@ -31,7 +31,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     input in = {data + CVQ_PACKED_HEADER_BYTES, size - CVQ_PACKED_HEADER_BYTES};
     int fd = open(fuzz_file(NULL, 0, 0), O_RDWR);
     if (fd < 0) return 0;
-    (void)cvq_file_unpack(fd, file_size, 1, take, &in, NULL, NULL, "fuzz", NULL);
+    if (cvq_file_unpack(fd, file_size, 1, take, &in, NULL, NULL, "fuzz", NULL) == CVQ_OK)
+        fuzz_accepted();
     close(fd);
     return 0;
 }

@@ -6,6 +6,7 @@ import json
 import os
 import struct
 import sys
+import zlib
 
 import numpy
 from PIL import Image
@@ -44,8 +45,22 @@ def picture(mode, kind, size=(9, 7), **options):
     return out.getvalue()
 
 
+def png(width, height, depth, color, palette):
+    """An interlaced one, which PIL does not write: the rows of seven passes, each with its filter."""
+    def chunk(kind, data):
+        return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
+    bits, rows = depth * {0: 1, 2: 3, 3: 1, 6: 4}[color], b''
+    for x0, y0, dx, dy in ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)):
+        w, h = len(range(x0, width, dx)), len(range(y0, height, dy))
+        rows += b''.join(bytes([y % 5]) + bytes(range((bits * w + 7) // 8)) for y in range(h)) if w else b''
+    return (b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', struct.pack('>IIBBBBB', width, height, depth, color, 0, 0, 1)) +
+            (chunk(b'PLTE', palette) + chunk(b'tRNS', b'\0\200') if palette else b'') + chunk(b'IDAT', zlib.compress(rows)) + chunk(b'IEND', b''))
+
+
+seed('safetensors', 'half', safetensors([('h', 'F16', [3], b'\0\x3c' * 3), ('b', 'BOOL', [1, 1], b'\1'), ('d', 'F64', [0], b'')]))
 seed('safetensors', 'small', safetensors([('a', 'F32', [2, 3], b'\0' * 24), ('b', 'BF16', [4], b'\1' * 8), ('c', 'I64', [], b'\2' * 8)]))
 seed('safetensors', 'empty', safetensors([]))
+seed('safetensors_index', 'shards', json.dumps({'weight_map': {'x': 'a.safetensors', 'y': 'a.safetensors', 'z': 'b.safetensors'}}))
 seed('safetensors_index', 'small', json.dumps({'metadata': {'total_size': 32}, 'weight_map': {'a': 'model-1.safetensors'}}))
 seed('importance', 'small', safetensors([
     ('model.layers.0.self_attn.language_expert_dense.weight.sum_sq', 'F32', [72], struct.pack('<72f', *range(72))),
@@ -57,6 +72,8 @@ with open('models/cogvlm2-tiny/generation_config.json', 'rb') as f:
 seed('task', 'small', '\n'.join(json.dumps(x) for x in (
     {'image': 'a.png', 'question': 'What?', 'answers': ['a', 'b'], 'id': 'x', 'template': 'vqa', 'history': [['q', 'a']]},
     {'question': 'A or B?', 'choices': ['A', 'B'], 'answers': 'A', 'id': 7}, {'text': 'plain'})) + '\n')
+seed('results', 'small', '\n'.join(json.dumps(x) for x in (
+    {'id': 'x', 'answer': 'a', 'score': 0.5}, {'id': '7', 'error': 'no such picture'}, {'id': 'x', 'answer': ''})) + '\n{"id":"torn')
 seed('minisign', 'signature', '\1' + MINISIGN)
 seed('minisign', 'key', '\0' + MINISIGN_KEY)
 for mode in ('RGB', 'RGBA', 'L', 'P', '1', 'LA', 'I;16'):
@@ -66,6 +83,8 @@ for mode in ('RGB', 'RGBA', 'L', 'P', '1', 'LA', 'I;16'):
         seed('picture', 'png-16', out.getvalue())
     else:
         seed('picture', 'png-' + mode, picture(mode, 'PNG'))
+for depth, color in ((8, 2), (1, 3), (4, 0), (16, 6)):
+    seed('picture', f'png-interlaced-{depth}-{color}', png(9, 7, depth, color, b'\1\2\3\4\5\6\7\10\11' if color == 3 else b''))
 seed('picture', 'jpeg', picture('RGB', 'JPEG', (19, 17)))
 seed('picture', 'jpeg-grey', picture('L', 'JPEG', (19, 17)))
 seed('picture', 'jpeg-420', picture('RGB', 'JPEG', (33, 18), subsampling=2))

@@ -45,6 +45,6 @@ int main(int argc, char **argv) {
         failed |= d ? run_folder(d, argv[i]) : run_file(argv[i]);
         if (d) closedir(d);
     }
-    printf("%zu inputs\n", runs);
+    printf("%zu inputs, %zu accepted\n", runs, fuzz_num_accepted);
     return failed;
 }

@@ -49,6 +49,23 @@ static inline cvq_model_config small_config(void) {
     return c;
 }
 
+/* The same with a decoder's matrices of 32 and 64 columns: whole blocks, as feedback needs them. */
+static inline cvq_model_config small_block_config(void) {
+    cvq_model_config c = small_config();
+    c.hidden_size = 32;
+    c.num_heads = 2;
+    c.num_kv_heads = 1;
+    c.intermediate_size = 64;
+    return c;
+}
+
+/* The same with a vocabulary of 300, for tests that ask it many questions. */
+static inline cvq_model_config small_quick_config(void) {
+    cvq_model_config c = small_config();
+    c.vocab_size = 300;
+    return c;
+}
+
 /* 256 bytes, "ab" (256), "abc" (257), a special "<s>" (258); two merges. */
 static inline cvq_status small_tokenizer(cvq_buffer *table, cvq_error *err) {
     uint8_t bytes[256 + 8], special[259] = {0};
@@ -133,15 +150,15 @@ static inline void small_types(const cvq_model_config *c, cvq_type *types) {
 }
 
 /* Write such a file: tensor by tensor, or backwards and chunk by chunk. */
-static inline cvq_status small_write(int fd, const char *metadata, bool backwards,
-                                     uint8_t id[CVQ_ID_BYTES], cvq_error *err) {
-    const cvq_model_config c = small_config();
+static inline cvq_status small_write_config(const cvq_model_config *c, int fd, const char *metadata,
+                                            bool backwards, uint8_t id[CVQ_ID_BYTES],
+                                            cvq_error *err) {
     cvq_type types[256];
     cvq_buffer table = {0};
     cvq_writer *w = NULL;
-    small_types(&c, types);
+    small_types(c, types);
     cvq_status status = small_tokenizer(&table, err);
-    const cvq_file_spec spec = {.config = &c,
+    const cvq_file_spec spec = {.config = c,
                                 .types = types,
                                 .tokenizer = table.data,
                                 .tokenizer_size = table.size,
@@ -170,6 +187,12 @@ static inline cvq_status small_write(int fd, const char *metadata, bool backward
     cvq_writer_free(w);
     cvq_buffer_free(&table);
     return status;
+}
+
+static inline cvq_status small_write(int fd, const char *metadata, bool backwards,
+                                     uint8_t id[CVQ_ID_BYTES], cvq_error *err) {
+    const cvq_model_config c = small_config();
+    return small_write_config(&c, fd, metadata, backwards, id, err);
 }
 
 #define SMALL_METADATA                                                                             \
