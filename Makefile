@@ -54,13 +54,13 @@ FLAGS_neon := $(if $(IS_GCC),-fno-schedule-insns)
 FLAGS_dotprod := $(FLAGS_neon) -march=armv8.2-a+dotprod
 FLAGS_i8mm := $(FLAGS_neon) -march=armv8.2-a+dotprod+i8mm
 kernel_flags = $(FLAGS_$(lastword $(subst _, ,$(basename $(notdir $(1))))))
-# What some files need beside that: stb in imageio/ alone; no fuzzing of kernels, which read no files
-# (clang takes many minutes to instrument some); stb_image 2.27 shifts zeros by 32 and more where a scan ends too early;
+# What some files need beside that: stb in imageio/ alone; for fuzzing kernels the address sanitizer alone
+# (clang takes many minutes to instrument some for coverage); stb_image 2.27 shifts zeros by 32 and more where a scan ends too early;
 # jumps of what COVERED names counted, as they are written, for make coverage and fuzz-coverage;
 # and tests need no speed (gcc 12 for ARM breaks down over one of them at -O3).
 file_flags = $(if $(filter runtime/kernels/% bench/peaks%,$(1)),$(call kernel_flags,$(1))) \
   $(if $(filter quant/%_avx2.c,$(1)),-mavx2) \
-  $(if $(FUZZER),$(if $(filter runtime/kernels/%,$(1)),-fno-sanitize=all)) \
+  $(if $(FUZZER),$(if $(filter runtime/kernels/%,$(1)),-fno-sanitize=all -fsanitize=address)) \
   $(if $(SANITIZE),$(if $(filter %/stb_decode.c,$(1)),-fno-sanitize=shift)) \
   $(if $(filter imageio/% tests/%,$(1)),$(STB_CFLAGS)) \
   $(if $(filter tests/%,$(1)),-O1) \

@@ -33,7 +33,7 @@ static void make_file(void) {
     cvq_reader *r = NULL;
     w.path = fuzz_file(NULL, 0, 0);
     w.fd = open(w.path, O_RDWR);
-    if (w.fd < 0 || small_write_config(&config, w.fd, SMALL_METADATA, 0, NULL, NULL) != CVQ_OK ||
+    if (w.fd < 0 || small_write_config(&config, 0, w.fd, SMALL_METADATA, 0, NULL, NULL) != CVQ_OK ||
         cvq_read_file(&w.file, w.path, 1u << 28, NULL) != CVQ_OK ||
         cvq_reader_open(&r, w.path, NULL) != CVQ_OK)
         abort();
@@ -118,13 +118,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
                                          .kv = (cvq_kv_type)(data[1] >> 1 & 3),
                                          .rope = (cvq_rope)((data[1] >> 3 & 3) % 3),
                                          .threads = 1};
-    /* Rotary frequencies that are none are refused, and q8 keys and values with exact arithmetic.
-     */
+    /* Rotary frequencies that are none are refused. */
     const cvq_status status = cvq_model_open(&model, w.path, NULL, NULL);
     if (status != CVQ_OK && status != CVQ_FORMAT) __builtin_trap();
-    if (status == CVQ_OK && cvq_session_open(&session, model, &options, NULL) == CVQ_OK) {
+    if (status == CVQ_OK) {
         fuzz_accepted();
-        if (cvq_image_create(&image, model, rgb, 5, 4, 15, NULL) != CVQ_OK) __builtin_trap();
+        if (cvq_session_open(&session, model, &options, NULL) != CVQ_OK ||
+            cvq_image_create(&image, model, rgb, 5, 4, 15, NULL) != CVQ_OK)
+            __builtin_trap();
         use(model, session, image, data);
     }
     cvq_image_free(image);

@@ -19,7 +19,7 @@ static void open_model(void) {
     const cvq_model_config config = small_quick_config();
     cvq_error err = {0};
     int fd = mkstemp(path);
-    if (fd < 0 || small_write_config(&config, fd, SMALL_METADATA, 0, model_id, &err) != CVQ_OK ||
+    if (fd < 0 || small_write_config(&config, 0, fd, SMALL_METADATA, 0, model_id, &err) != CVQ_OK ||
         cvq_model_open(&model, path, NULL, &err) != CVQ_OK) {
         fprintf(stderr, "%s: %s\n", err.where, err.message);
         abort();

@@ -4,6 +4,7 @@
 import io
 import json
 import os
+import random
 import struct
 import sys
 import zlib
@@ -74,6 +75,10 @@ seed('task', 'small', '\n'.join(json.dumps(x) for x in (
     {'question': 'A or B?', 'choices': ['A', 'B'], 'answers': 'A', 'id': 7}, {'text': 'plain'})) + '\n')
 seed('results', 'small', '\n'.join(json.dumps(x) for x in (
     {'id': 'x', 'answer': 'a', 'score': 0.5}, {'id': '7', 'error': 'no such picture'}, {'id': 'x', 'answer': ''})) + '\n{"id":"torn')
+rng = random.Random(1)
+for i in range(12):
+    choices = [rng.randrange(256) for _ in range(16)] + [i % 4, i * 23 % 256, 70, 71, 72, i | 1, 80, 0]
+    seed('shape', f'random-{i}', bytes(choices))
 seed('minisign', 'signature', '\1' + MINISIGN)
 seed('minisign', 'key', '\0' + MINISIGN_KEY)
 for mode in ('RGB', 'RGBA', 'L', 'P', '1', 'LA', 'I;16'):

@@ -227,7 +227,7 @@ static void answer_seeds(void) {
     const cvq_model_config config = small_quick_config();
     cvq_reader *r = NULL;
     int fd = open(model_path, O_RDWR | O_CREAT | O_TRUNC, 0600);
-    if (fd < 0 || small_write_config(&config, fd, SMALL_METADATA, 0, NULL, &err) != CVQ_OK ||
+    if (fd < 0 || small_write_config(&config, 0, fd, SMALL_METADATA, 0, NULL, &err) != CVQ_OK ||
         cvq_reader_open(&r, model_path, &err) != CVQ_OK)
         fail(&err);
     const uint64_t first = cvq_reader_tensor(r, 0)->offset;

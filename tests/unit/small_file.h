@@ -132,12 +132,12 @@ static inline void small_tensor(const cvq_tensor *t, size_t number, uint8_t *dat
     for (size_t at = 0; at < t->size; at += panel) small_panel(t, &state, data + at);
 }
 
-/* Types that rotate through all that a tensor may have, so that every role gets every type. */
-static inline void small_types(const cvq_model_config *c, cvq_type *types) {
+/* Types that rotate through all that a tensor may have, from one of the twelve on, so that every
+ * role gets every type. */
+static inline void small_types_from(const cvq_model_config *c, size_t next, cvq_type *types) {
     static const cvq_type order[] = {CVQ_TYPE_Q4T, CVQ_TYPE_Q8,   CVQ_TYPE_Q6,  CVQ_TYPE_BF16,
                                      CVQ_TYPE_Q4,  CVQ_TYPE_F32,  CVQ_TYPE_Q4H, CVQ_TYPE_Q8,
                                      CVQ_TYPE_Q6,  CVQ_TYPE_BF16, CVQ_TYPE_Q4S, CVQ_TYPE_F32};
-    size_t next = 0;
     for (size_t i = 0; i < cvq_model_tensor_count(c); i++) {
         cvq_tensor_spec spec;
         cvq_model_tensor_spec(c, i, &spec);
@@ -148,15 +148,25 @@ static inline void small_types(const cvq_model_config *c, cvq_type *types) {
         while (!cvq_type_allowed(spec.role, types[i]));
     }
 }
+static inline void small_types(const cvq_model_config *c, cvq_type *types) {
+    small_types_from(c, 0, types);
+}
+
+/* What a tensor's bytes are made of: rotary frequencies are those of the first layer. */
+static inline size_t small_number(const cvq_writer *w, size_t i) {
+    if (cvq_writer_tensor(w, i)->spec.role != CVQ_ROLE_INV_FREQ) return i;
+    for (i = 0; cvq_writer_tensor(w, i)->spec.role != CVQ_ROLE_INV_FREQ;) i++;
+    return i;
+}
 
 /* Write such a file: tensor by tensor, or backwards and chunk by chunk. */
-static inline cvq_status small_write_config(const cvq_model_config *c, int fd, const char *metadata,
-                                            bool backwards, uint8_t id[CVQ_ID_BYTES],
-                                            cvq_error *err) {
+static inline cvq_status small_write_config(const cvq_model_config *c, size_t first_type, int fd,
+                                            const char *metadata, bool backwards,
+                                            uint8_t id[CVQ_ID_BYTES], cvq_error *err) {
     cvq_type types[256];
     cvq_buffer table = {0};
     cvq_writer *w = NULL;
-    small_types(c, types);
+    small_types_from(c, first_type, types);
     cvq_status status = small_tokenizer(&table, err);
     const cvq_file_spec spec = {.config = c,
                                 .types = types,
@@ -175,7 +185,7 @@ static inline cvq_status small_write_config(const cvq_model_config *c, int fd, c
             status = cvq_fail(err, CVQ_OUT_OF_MEMORY, "small.cvq", "no memory for a tensor");
             break;
         }
-        small_tensor(t, i, data);
+        small_tensor(t, small_number(w, i), data);
         for (uint64_t at = (t->size - 1) / step * step; status == CVQ_OK; at -= step) {
             const uint64_t left = t->size - at;
             status = cvq_writer_put(w, i, at, data + at, (size_t)(left < step ? left : step), err);
@@ -192,7 +202,7 @@ static inline cvq_status small_write_config(const cvq_model_config *c, int fd, c
 static inline cvq_status small_write(int fd, const char *metadata, bool backwards,
                                      uint8_t id[CVQ_ID_BYTES], cvq_error *err) {
     const cvq_model_config c = small_config();
-    return small_write_config(&c, fd, metadata, backwards, id, err);
+    return small_write_config(&c, 0, fd, metadata, backwards, id, err);
 }
 
 #define SMALL_METADATA                                                                             \
