@@ -164,8 +164,7 @@ static cvq_status too_large(const char *path, size_t cap, cvq_error *err) {
                     cap);
 }
 
-/* To its end, in pieces: no more memory is taken than it has bytes, whatever it said of its size.
- */
+/* To its end, in pieces: no more memory than it has bytes, whatever it said of its size. */
 static cvq_status read_to_end(cvq_buffer *out, int fd, size_t cap, const char *path,
                               cvq_error *err) {
     cvq_buffer b = {0};
