@@ -79,6 +79,8 @@ rng = random.Random(1)
 for i in range(12):
     choices = [rng.randrange(256) for _ in range(16)] + [i % 4, i * 23 % 256, 70, 71, 72, i | 1, 80, 0]
     seed('shape', f'random-{i}', bytes(choices))
+for i in range(14):
+    seed('quantize', f'random-{i}', bytes((i, 16 * i + 1, 15 * (i > 6), i)) + bytes(b for _ in range(64) for b in (rng.randrange(256), 60 + rng.randrange(4))))
 seed('minisign', 'signature', '\1' + MINISIGN)
 seed('minisign', 'key', '\0' + MINISIGN_KEY)
 for mode in ('RGB', 'RGBA', 'L', 'P', '1', 'LA', 'I;16'):
