@@ -263,6 +263,7 @@ FUZZED := $(addprefix formats/,cvq_head cvq_index cvq_layout extents json manife
   imageio/sniff convert/checkpoint_config convert/journal convert/tokenizer_import quant/feedback quant/feedback_file quant/importance \
   quant/sensitivity bench/logits_file runtime/image_file cli/batch_results cli/history cli/task_file
 fuzz-coverage: ## branches that the fuzz corpora take, file by file (LINES=1 lists those not taken)
+	@scripts/setup.sh test
 	+@$(MAKE) --no-print-directory -j$(JOBS) B=build/fuzz-coverage COVERED='$(FUZZED:%=%.c)' OPTIMIZE='-O1 -g' LDFLAGS=--coverage fuzz-targets
 	@find build/fuzz-coverage -name '*.gcda' -delete
 	@set -e; for t in $(patsubst $(B)/fuzz/fuzz_%,%,$(FUZZ_TARGETS)); do printf '%-18s ' $$t; build/fuzz-coverage/fuzz/fuzz_$$t tests/fuzz/corpus/$$t; done

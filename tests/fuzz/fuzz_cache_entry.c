@@ -48,6 +48,7 @@ enum {
     AT_LEVEL = 16,
     AT_MODEL = 32,
     AT_PIXELS = 64,
+    AT_KV = 128,
     AT_FILE_BYTES = 144,
     HEAD_BYTES = 160,
     MOST_BYTES = 1 << 20
@@ -72,8 +73,8 @@ static void ask(cvq_image *image, cvq_precision precision, cvq_kv_type kv) {
     const int32_t ids[] = {70, 71};
     cvq_session *session = NULL;
     cvq_prompt *prompt = NULL;
-    if (cvq_session_open(&session, model, &options, NULL) != CVQ_OK) return;
-    if (cvq_prompt_from_ids(&prompt, model, ids, 2, image, NULL) != CVQ_OK ||
+    if (cvq_session_open(&session, model, &options, NULL) != CVQ_OK ||
+        cvq_prompt_from_ids(&prompt, model, ids, 2, image, NULL) != CVQ_OK ||
         cvq_session_sync(session, prompt, NULL) != CVQ_OK)
         __builtin_trap();
     cvq_prompt_free(prompt);
@@ -93,7 +94,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     input in = {mended, total};
     if (cvq_image_load(&image, model, take, &in, NULL) == CVQ_OK) {
         fuzz_accepted();
-        const cvq_kv_type kv = (cvq_kv_type)(data[128] & 3);
+        const cvq_kv_type kv = (cvq_kv_type)(data[AT_KV] & 3);
         ask(image, CVQ_PRECISION_EXACT, kv);
         ask(image, CVQ_PRECISION_FAST, kv);
         cvq_image_free(image);

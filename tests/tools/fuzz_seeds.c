@@ -32,7 +32,7 @@
     "\"text\":\"as is\"},{\"name\":\"b\",\"text\":\"\"}],\"card\":\"# A card\\n\"}"
 
 static const char *folder;
-static char model_path[512];
+static char model_path[512], scratch_path[512];
 
 static void fail(const cvq_error *err) {
     fprintf(stderr, "fuzz_seeds: %s: %s\n", err->where, err->message);
@@ -51,14 +51,35 @@ static void write_seed(const char *target, const char *name, const void *data, s
     }
 }
 
-/* What a file has now, as a seed; it is removed. */
-static void keep_seed(const char *target, const char *path) {
+/* Opens model_path anew, with a small file in it. */
+static cvq_reader *open_small(const cvq_model_config *config, const char *metadata) {
+    cvq_error err = {0};
+    cvq_reader *r = NULL;
+    int fd = open(model_path, O_RDWR | O_CREAT | O_TRUNC, 0600);
+    if (fd < 0 || small_write_config(config, 0, fd, metadata, 0, NULL, &err) != CVQ_OK ||
+        cvq_reader_open(&r, model_path, &err) != CVQ_OK)
+        fail(&err);
+    close(fd);
+    return r;
+}
+
+/* An empty file beside the seeds, for what is written before it is one; keep_seed or unlink. */
+static int open_scratch(void) {
+    int fd = open(scratch_path, O_RDWR | O_CREAT | O_TRUNC, 0600);
+    if (fd >= 0) return fd;
+    perror(scratch_path);
+    exit(1);
+}
+
+/* What it has now, as a seed; it is closed and removed. */
+static void keep_seed(const char *target, int fd) {
     cvq_error err = {0};
     cvq_buffer bytes = {0};
-    if (cvq_read_file(&bytes, path, 1 << 20, &err) != CVQ_OK) fail(&err);
+    if (cvq_read_file(&bytes, scratch_path, 1 << 20, &err) != CVQ_OK) fail(&err);
     write_seed(target, "small", bytes.data, bytes.size);
     cvq_buffer_free(&bytes);
-    unlink(path);
+    close(fd);
+    unlink(scratch_path);
 }
 
 /* The head up to its reserve: the fuzz target fills in zeros. */
@@ -80,22 +101,6 @@ static void head_seeds(const cvq_reader *r, const char *name) {
     cvq_buffer_free(&json);
 }
 
-/* A file with all metadata that there can be. */
-static void full_seeds(void) {
-    cvq_error err = {0};
-    cvq_reader *r = NULL;
-    char path[600];
-    snprintf(path, sizeof path, "%s/full.cvq", folder);
-    int fd = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
-    if (fd < 0 || small_write(fd, FULL_METADATA, 0, NULL, &err) != CVQ_OK ||
-        cvq_reader_open(&r, path, &err) != CVQ_OK)
-        fail(&err);
-    head_seeds(r, "full");
-    cvq_reader_close(r);
-    close(fd);
-    unlink(path);
-}
-
 static cvq_status append(void *context, const void *data, size_t size, cvq_error *err) {
     return cvq_buffer_append(context, data, size, err);
 }
@@ -106,19 +111,19 @@ static void packed_seed(const char *name, size_t at, size_t size) {
     cvq_error err = {0};
     cvq_buffer out = {0};
     uint64_t state = 1;
-    char path[] = "/tmp/cvq-seed-XXXXXX";
     static uint8_t bytes[3 << 20];
-    int fd = mkstemp(path);
+    int fd = open_scratch();
     for (size_t i = 0; i < 1 << 20; i += 2)
         cvq_store_le(bytes + i, 0x3c00u | (small_random(&state) & 0x81ffu), 2);
     for (size_t i = 1 << 20; i < (1 << 20) + 1000; i++) bytes[i] = (uint8_t)small_random(&state);
-    if (fd < 0 || cvq_write_all(fd, 0, bytes + at, size, path, &err) != CVQ_OK) fail(&err);
+    if (cvq_write_all(fd, 0, bytes + at, size, scratch_path, &err) != CVQ_OK) fail(&err);
     const uint8_t id[CVQ_ID_BYTES] = {0};
-    if (cvq_file_pack(fd, size, id, 1, append, &out, NULL, NULL, path, &err) != CVQ_OK) fail(&err);
+    if (cvq_file_pack(fd, size, id, 1, append, &out, NULL, NULL, scratch_path, &err) != CVQ_OK)
+        fail(&err);
     write_seed("packed", name, out.data, out.size);
     cvq_buffer_free(&out);
     close(fd);
-    unlink(path);
+    unlink(scratch_path);
 }
 
 static void packed_seeds(void) {
@@ -186,10 +191,9 @@ static void logits_seed(void) {
     cvq_logits_writer w;
     const cvq_logits_head head = {.vocab = 300, .context = 32, .rows = 2};
     float logits[300];
-    char path[] = "/tmp/cvq-seed-XXXXXX";
-    int fd = mkstemp(path);
+    int fd = open_scratch();
     for (int i = 0; i < 300; i++) logits[i] = (float)(i % 17);
-    if (fd < 0 || cvq_logits_writer_open(&w, fd, path, &head, &err) != CVQ_OK) fail(&err);
+    if (cvq_logits_writer_open(&w, fd, scratch_path, &head, &err) != CVQ_OK) fail(&err);
     for (uint32_t row = 0; row < 2; row++) {
         cvq_prediction p;
         if (cvq_predict(&p, logits, 300, 3 + row, &err) != CVQ_OK ||
@@ -198,8 +202,7 @@ static void logits_seed(void) {
     }
     if (cvq_logits_writer_finish(&w, &err) != CVQ_OK) fail(&err);
     cvq_logits_writer_free(&w);
-    close(fd);
-    keep_seed("logits", path);
+    keep_seed("logits", fd);
 }
 
 /* Patches of the weights from `at` to `end` with one value: where / 8, how often - 1, 8 bytes. */
@@ -223,13 +226,8 @@ static void answer_seeds(void) {
                  {"largest", 0x7f7fffff7f7fffffu},  {"f16-infinite", 0x7c007c007c007c00u},
                  {"f16-nan", 0xfe00fe00fe00fe00u},  {"f16-largest", 0x7bff7bff7bff7bffu},
                  {"smallest", 0x0000000100000001u}, {"ones", 0xffffffffffffffffu}};
-    cvq_error err = {0};
     const cvq_model_config config = small_quick_config();
-    cvq_reader *r = NULL;
-    int fd = open(model_path, O_RDWR | O_CREAT | O_TRUNC, 0600);
-    if (fd < 0 || small_write_config(&config, 0, fd, SMALL_METADATA, 0, NULL, &err) != CVQ_OK ||
-        cvq_reader_open(&r, model_path, &err) != CVQ_OK)
-        fail(&err);
+    cvq_reader *r = open_small(&config, SMALL_METADATA);
     const uint64_t first = cvq_reader_tensor(r, 0)->offset;
     const size_t count = cvq_reader_tensor_count(r);
     for (size_t kind = 0; kind < sizeof kinds / sizeof *kinds; kind++) {
@@ -249,28 +247,25 @@ static void answer_seeds(void) {
         cvq_buffer_free(&out);
     }
     cvq_reader_close(r);
-    close(fd);
 }
 
 static void moments_seed(void) {
     cvq_error err = {0};
     const cvq_model_config config = small_block_config();
     cvq_second_moments m = {0};
-    char path[] = "/tmp/cvq-seed-XXXXXX";
     float rows[40 * 64];
     uint64_t state = 1;
     bool more;
-    int fd = mkstemp(path);
+    int fd = open_scratch();
     for (size_t i = 0; i < 40 * 64; i++) rows[i] = (float)small_random(&state) * 0x1p-31f - 1.0f;
-    if (fd < 0 || cvq_second_moments_open(&m, &config, 1 << 20, 1, fd, path, &err) != CVQ_OK ||
+    if (cvq_second_moments_open(&m, &config, 1 << 20, 1, fd, scratch_path, &err) != CVQ_OK ||
         cvq_second_moments_begin(&m, &err) != CVQ_OK)
         fail(&err);
     for (size_t i = 0; i < m.count; i++) cvq_second_moments_add(&m, &m.matrices[i], rows, 40);
     if (cvq_second_moments_end(&m, &more, &err) != CVQ_OK) fail(&err);
     if (more) exit(1);
     cvq_second_moments_close(&m);
-    close(fd);
-    keep_seed("second_moments", path);
+    keep_seed("second_moments", fd);
 }
 
 static void sensitivity_seed(const cvq_reader *r) {
@@ -292,32 +287,29 @@ static void journal_seed(void) {
     cvq_error err = {0};
     cvq_journal *j = NULL;
     const cvq_journal_key key = {{{0}}};
-    char path[] = "/tmp/cvq-seed-XXXXXX";
-    int fd = mkstemp(path);
-    if (fd < 0 || cvq_journal_open(&j, fd, path, &key, false, NULL, NULL, &err) != CVQ_OK ||
+    int fd = open_scratch();
+    if (cvq_journal_open(&j, fd, scratch_path, &key, false, NULL, NULL, &err) != CVQ_OK ||
         cvq_journal_add(j, 1, 0, &key, 32, &err) != CVQ_OK ||
         cvq_journal_add(j, 2, 1, &key, 0, &err) != CVQ_OK || cvq_journal_sync(j, &err) != CVQ_OK)
         fail(&err);
     cvq_journal_close(j);
-    close(fd);
-    keep_seed("journal", path);
+    keep_seed("journal", fd);
 }
 
 int main(int argc, char **argv) {
-    cvq_error err = {0};
-    cvq_reader *r = NULL;
+    const cvq_model_config config = small_config();
     if (argc != 2) {
         fprintf(stderr, "usage: fuzz_seeds FOLDER\n");
         return 2;
     }
     folder = argv[1];
     snprintf(model_path, sizeof model_path, "%s/small.cvq", folder);
-    int fd = open(model_path, O_RDWR | O_CREAT | O_TRUNC, 0600);
-    if (fd < 0 || small_write(fd, SMALL_METADATA, 0, NULL, &err) != CVQ_OK ||
-        cvq_reader_open(&r, model_path, &err) != CVQ_OK)
-        fail(&err);
+    snprintf(scratch_path, sizeof scratch_path, "%s/scratch", folder);
+    cvq_reader *r = open_small(&config, FULL_METADATA);
+    head_seeds(r, "full");
+    cvq_reader_close(r);
+    r = open_small(&config, SMALL_METADATA);
     head_seeds(r, "small");
-    full_seeds();
     packed_seeds();
     cache_seeds();
     tokenizer_seed();
@@ -326,7 +318,6 @@ int main(int argc, char **argv) {
     sensitivity_seed(r);
     journal_seed();
     cvq_reader_close(r);
-    close(fd);
     answer_seeds();
     unlink(model_path);
     return 0;
