@@ -79,6 +79,9 @@ ALL_OBJECTS := $(call objects,$(call sources,$(ALL_FOLDERS)) $(filter-out cli/cv
 COMMANDS := $(patsubst cli/cvq_%.c,$(B)/bin/cvq-%,$(sort $(wildcard cli/cvq_*.c)))
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(B)/tests/%,$(sort $(wildcard tests/unit/test_*.c)))
 FUZZ_TARGETS := $(patsubst tests/fuzz/fuzz_%.c,$(B)/fuzz/fuzz_%,$(filter-out tests/fuzz/fuzz_files.c,$(sort $(wildcard tests/fuzz/fuzz_*.c))))
+# Whose inputs a fuzzer changes as JSON; those of cvq_mended as the parts of a head.
+JSON_FUZZED := $(addprefix $(B)/fuzz/fuzz_,config importance manifest metadata results safetensors safetensors_index second_moments task tokenizer_json)
+MUTATE := $(B)/obj/tests/fuzz/mutate_
 TEST_TOOLS := $(patsubst tests/tools/%.c,$(B)/tools/%,$(sort $(wildcard tests/tools/*.c))) $(B)/tools/failing_calls.so
 
 ifeq ($(V),0)
@@ -115,7 +118,7 @@ $(B)/lib/libcvq.a $(B)/lib/libcvq-all.a:
 	@mkdir -p $(@D)
 	$(Q)rm -f $@ && $(AR) rcs $@ $^
 
-LINK = $(Q)mkdir -p $(@D) && $(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS)
+LINK = $(Q)mkdir -p $(@D) && $(CC) $(LDFLAGS_ALL) -o $@ $(filter-out %.a,$^) $(filter %.a,$^) $(LIBS)
 $(B)/bin/cvq-%: $(B)/obj/cli/cvq_%.o $(B)/lib/libcvq-all.a
 	$(SAY) LINK $@
 	$(LINK)
@@ -136,9 +139,13 @@ $(B)/tools/%.so: tests/preload/%.c $(B)/flags
 $(B)/fuzz/fuzz_%: $(B)/obj/tests/fuzz/fuzz_%.o $(B)/obj/tests/fuzz/fuzz_files.o $(if $(FUZZER),,$(B)/obj/tests/fuzz/replay.o) $(B)/lib/libcvq-all.a
 	$(SAY) LINK $@
 	$(LINK) $(FUZZER)
+ifdef FUZZER
+$(JSON_FUZZED): $(MUTATE)json.o $(MUTATE)json_text.o
+$(B)/fuzz/fuzz_cvq_mended: $(MUTATE)cvq.o $(MUTATE)json_text.o
+endif
 
 unit-tests: $(UNIT_TESTS)
-fuzz-targets: $(FUZZ_TARGETS)
+fuzz-targets: $(FUZZ_TARGETS) $(patsubst %.c,$(B)/obj/%.o,$(wildcard tests/fuzz/mutate_*.c))
 test-programs: $(COMMANDS) $(B)/lib/libcvq.a $(UNIT_TESTS) $(TEST_TOOLS) $(FUZZ_TARGETS)
 
 # ---- the demo
