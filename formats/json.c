@@ -7,6 +7,7 @@
 #include "formats/json.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -407,6 +408,12 @@ void cvq_json_add_string(cJSON *object, const char *key, const char *value) {
 
 void cvq_json_add_number(cJSON *object, const char *key, double value) {
     child_of(object, cJSON_AddNumberToObject(object, key, value));
+}
+
+void cvq_json_add_u64(cJSON *object, const char *key, uint64_t value) {
+    char digits[24];
+    snprintf(digits, sizeof digits, "%llu", (unsigned long long)value);
+    child_of(object, cJSON_AddRawToObject(object, key, digits));
 }
 
 void cvq_json_add_bool(cJSON *object, const char *key, bool value) {

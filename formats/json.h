@@ -44,6 +44,8 @@ cvq_status cvq_json_string(const cJSON *object, const char *key, bool required, 
  * its parent from then on, whatever happens. */
 void cvq_json_add_string(cJSON *object, const char *key, const char *value);
 void cvq_json_add_number(cJSON *object, const char *key, double value);
+/* All digits, of which cJSON prints 15. */
+void cvq_json_add_u64(cJSON *object, const char *key, uint64_t value);
 void cvq_json_add_bool(cJSON *object, const char *key, bool value);
 cJSON *cvq_json_add_array(cJSON *object, const char *key);
 cJSON *cvq_json_add_object(cJSON *object, const char *key);

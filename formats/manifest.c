@@ -12,122 +12,100 @@
 
 /* ---------------------------------------------------------------- printing */
 
-/* cJSON prints 15 digits of a number where it thinks that they will do; this prints all. */
-static bool add_u64(cJSON *object, const char *key, uint64_t value) {
-    char digits[24];
-    snprintf(digits, sizeof digits, "%llu", (unsigned long long)value);
-    return object && cJSON_AddRawToObject(object, key, digits);
-}
-
-static bool add_text(cJSON *object, const char *key, const char *value) {
-    return object && cJSON_AddStringToObject(object, key, value);
-}
-
-/* Takes the item over, also where it fails. */
-static bool add_item(cJSON *object, const char *key, cJSON *item) {
-    if (cJSON_AddItemToObject(object, key, item)) return true;
-    cJSON_Delete(item);
-    return false;
-}
-
-static bool add_hash(cJSON *array, const uint8_t *hash) {
+static void append_hash(cJSON *array, const uint8_t *hash) {
     char hex[2 * CVQ_HASH_BYTES + 1];
     cvq_hash_hex(hash, hex);
-    return cJSON_AddItemToArray(array, cJSON_CreateString(hex));
+    cvq_json_append(array, cJSON_CreateString(hex));
 }
 
-static bool add_file(cJSON *root, const cvq_reader *r) {
+static void add_file(cJSON *root, const cvq_reader *r) {
     const char *path = cvq_reader_path(r), *slash = strrchr(path, '/');
     char hex[2 * CVQ_HASH_BYTES + 1];
     cvq_hash_hex(cvq_reader_id(r), hex);
-    cJSON *file = cJSON_AddObjectToObject(root, "file");
-    return add_text(file, "name", slash ? slash + 1 : path) &&
-           add_u64(file, "bytes", cvq_reader_file_size(r)) && add_text(file, "id", hex) &&
-           add_u64(file, "format_version", CVQ_FILE_VERSION);
+    cJSON *file = cvq_json_add_object(root, "file");
+    cvq_json_add_string(file, "name", slash ? slash + 1 : path);
+    cvq_json_add_u64(file, "bytes", cvq_reader_file_size(r));
+    cvq_json_add_string(file, "id", hex);
+    cvq_json_add_u64(file, "format_version", CVQ_FILE_VERSION);
 }
 
-/* recipe, source and card as they are in the file; licences by name and hash. */
-static cvq_status add_metadata(cJSON *root, const cvq_reader *r, cvq_error *err) {
-    cvq_buffer text = {0};
-    cJSON *metadata = NULL;
-    cvq_metadata m = {0};
-    const char *path = cvq_reader_path(r);
-    cvq_status status = cvq_reader_metadata(r, &text, err);
-    if (status == CVQ_OK)
-        status = cvq_metadata_parse(&m, (const char *)text.data, text.size, path, err);
-    if (status == CVQ_OK)
-        status = cvq_json_parse(&metadata, (const char *)text.data, text.size, path, err);
-    bool ok = status == CVQ_OK;
-    static const char *const kept[] = {"recipe", "source", "card"};
-    for (size_t i = 0; ok && i < sizeof kept / sizeof *kept; i++)
-        ok = add_item(root, kept[i], cJSON_DetachItemFromObjectCaseSensitive(metadata, kept[i]));
-    cJSON *licenses = ok ? cJSON_AddArrayToObject(root, "licenses") : NULL;
-    ok = ok && licenses;
-    for (size_t i = 0; ok && i < m.num_licenses; i++) {
+/* Licences by name and hash. */
+static cvq_status add_licenses(cJSON *root, const cvq_metadata *m, cvq_error *err) {
+    cJSON *licenses = cvq_json_add_array(root, "licenses");
+    for (size_t i = 0; i < m->num_licenses; i++) {
         uint8_t hash[CVQ_HASH_BYTES];
         char hex[2 * CVQ_HASH_BYTES + 1];
+        const char *text = m->licenses[i].text;
+        CVQ_TRY(cvq_sha256(text, strlen(text), hash, err));
+        cvq_hash_hex(hash, hex);
         cJSON *license = cJSON_CreateObject();
-        ok = license && cJSON_AddItemToArray(licenses, license) &&
-             cvq_sha256(m.licenses[i].text, strlen(m.licenses[i].text), hash, NULL) == CVQ_OK;
-        if (ok) cvq_hash_hex(hash, hex);
-        ok =
-            ok && add_text(license, "name", m.licenses[i].name) && add_text(license, "sha256", hex);
+        cvq_json_append(licenses, license);
+        cvq_json_add_string(license, "name", m->licenses[i].name);
+        cvq_json_add_string(license, "sha256", hex);
     }
-    if (status == CVQ_OK && !ok)
-        status = cvq_fail(err, CVQ_OUT_OF_MEMORY, path, "no memory for its manifest");
-    cJSON_Delete(metadata);
+    return CVQ_OK;
+}
+
+static cvq_status add_metadata(cJSON *root, const cvq_reader *r, cvq_error *err) {
+    cvq_buffer text = {0};
+    cvq_metadata m = {0};
+    cvq_status status = cvq_reader_metadata(r, &text, err);
+    if (status == CVQ_OK)
+        status =
+            cvq_metadata_parse(&m, (const char *)text.data, text.size, cvq_reader_path(r), err);
+    if (status == CVQ_OK) {
+        cvq_metadata_add_origin(root, &m);
+        status = add_licenses(root, &m, err);
+    }
     cvq_metadata_free(&m);
     cvq_buffer_free(&text);
     return status;
 }
 
-static bool add_head(cJSON *root, const cvq_reader *r) {
+static cvq_status add_head(cJSON *root, const cvq_reader *r, cvq_error *err) {
     const uint8_t *data = cvq_reader_map(r)->data;
     const uint64_t bytes = cvq_reader_tensor(r, 0)->offset;
-    cJSON *head = cJSON_AddObjectToObject(root, "head");
-    if (!add_u64(head, "bytes", bytes)) return false;
-    cJSON *hashes = cJSON_AddArrayToObject(head, "sha256");
-    for (uint64_t at = 0; hashes && at < bytes; at += CVQ_CHUNK_BYTES) {
+    cJSON *head = cvq_json_add_object(root, "head");
+    cvq_json_add_u64(head, "bytes", bytes);
+    cJSON *hashes = cvq_json_add_array(head, "sha256");
+    for (uint64_t at = 0; at < bytes; at += CVQ_CHUNK_BYTES) {
         uint8_t hash[CVQ_HASH_BYTES];
         const uint64_t n = bytes - at < CVQ_CHUNK_BYTES ? bytes - at : CVQ_CHUNK_BYTES;
-        if (cvq_sha256(data + at, (size_t)n, hash, NULL) != CVQ_OK || !add_hash(hashes, hash))
-            return false;
+        CVQ_TRY(cvq_sha256(data + at, (size_t)n, hash, err));
+        append_hash(hashes, hash);
     }
-    return hashes != NULL;
+    return CVQ_OK;
 }
 
-static bool add_tensors(cJSON *root, const cvq_reader *r) {
-    cJSON *tensors = cJSON_AddArrayToObject(root, "tensors");
-    for (size_t i = 0; tensors && i < cvq_reader_tensor_count(r); i++) {
+static void add_tensors(cJSON *root, const cvq_reader *r) {
+    cJSON *tensors = cvq_json_add_array(root, "tensors");
+    for (size_t i = 0; i < cvq_reader_tensor_count(r); i++) {
         const cvq_tensor *t = cvq_reader_tensor(r, i);
         cJSON *tensor = cJSON_CreateObject();
-        if (!tensor || !cJSON_AddItemToArray(tensors, tensor)) return false;
-        if (!add_text(tensor, "name", t->spec.name) ||
-            !add_text(tensor, "type", cvq_type_describe(t->type)->name) ||
-            !add_u64(tensor, "offset", t->offset) || !add_u64(tensor, "bytes", t->size))
-            return false;
-        cJSON *hashes = cJSON_AddArrayToObject(tensor, "sha256");
-        for (uint64_t at = 0; at < t->size; at += CVQ_CHUNK_BYTES) {
-            const uint64_t chunk = t->first_chunk + at / CVQ_CHUNK_BYTES;
-            if (!hashes || !add_hash(hashes, cvq_reader_chunk_hash(r, chunk))) return false;
-        }
+        cvq_json_append(tensors, tensor);
+        cvq_json_add_string(tensor, "name", t->spec.name);
+        cvq_json_add_string(tensor, "type", cvq_type_describe(t->type)->name);
+        cvq_json_add_u64(tensor, "offset", t->offset);
+        cvq_json_add_u64(tensor, "bytes", t->size);
+        cJSON *hashes = cvq_json_add_array(tensor, "sha256");
+        for (uint64_t at = 0; at < t->size; at += CVQ_CHUNK_BYTES)
+            append_hash(hashes, cvq_reader_chunk_hash(r, t->first_chunk + at / CVQ_CHUNK_BYTES));
     }
-    return tensors != NULL;
 }
 
 cvq_status cvq_manifest_print(const cvq_reader *r, const cJSON *quality, cvq_buffer *text,
                               cvq_error *err) {
     cJSON *root = cJSON_CreateObject();
-    cvq_status status = CVQ_OK;
-    bool ok = add_text(root, "format", "cvq-manifest") &&
-              add_u64(root, "version", CVQ_MANIFEST_VERSION) && add_file(root, r);
-    if (ok) status = add_metadata(root, r, err);
-    if (ok && status == CVQ_OK && quality)
-        ok = add_item(root, "quality", cJSON_Duplicate(quality, true));
-    ok = ok && (status != CVQ_OK || (add_head(root, r) && add_tensors(root, r)));
-    if (!ok)
-        status = cvq_fail(err, CVQ_OUT_OF_MEMORY, cvq_reader_path(r), "no memory for its manifest");
-    if (status == CVQ_OK) status = cvq_json_print(text, root, err);
+    cvq_json_add_string(root, "format", "cvq-manifest");
+    cvq_json_add_u64(root, "version", CVQ_MANIFEST_VERSION);
+    add_file(root, r);
+    cvq_status status = add_metadata(root, r, err);
+    if (quality) cvq_json_add_item(root, "quality", cJSON_Duplicate(quality, true));
+    if (status == CVQ_OK) status = add_head(root, r, err);
+    if (status == CVQ_OK) {
+        add_tensors(root, r);
+        status = cvq_json_print(text, root, err);
+    }
     if (status == CVQ_OK) status = cvq_buffer_append(text, "\n", 1, err);
     cJSON_Delete(root);
     return status;

@@ -16,77 +16,69 @@ static cvq_status no_memory(cvq_error *err) {
     return cvq_fail(err, CVQ_OUT_OF_MEMORY, "metadata", "no memory for its JSON");
 }
 
-/* Each returns false where memory ran out. */
-static bool add_string(cJSON *object, const char *key, const char *value) {
-    return object && cJSON_AddStringToObject(object, key, value ? value : "") != NULL;
+static void add_text(cJSON *object, const char *key, const char *value) {
+    cvq_json_add_string(object, key, value ? value : "");
 }
 
-static bool add_recipe(cJSON *root, const cvq_metadata *m) {
-    cJSON *recipe = cJSON_AddObjectToObject(root, "recipe");
-    bool ok = add_string(recipe, "name", m->recipe);
-    cJSON *types = ok ? cJSON_AddObjectToObject(recipe, "types") : NULL;
-    ok = types != NULL;
-    for (size_t i = 0; ok && i < m->num_rules; i++) {
+static void add_recipe(cJSON *root, const cvq_metadata *m) {
+    cJSON *recipe = cvq_json_add_object(root, "recipe");
+    add_text(recipe, "name", m->recipe);
+    cJSON *types = cvq_json_add_object(recipe, "types");
+    for (size_t i = 0; i < m->num_rules; i++) {
         /* The last match wins, so a pattern that comes again later has no effect here. */
         bool again = false;
         for (size_t j = i + 1; !again && j < m->num_rules; j++)
             again = strcmp(m->rules[i].pattern, m->rules[j].pattern) == 0;
-        if (!again) ok = add_string(types, m->rules[i].pattern, m->rules[i].type);
+        if (!again) add_text(types, m->rules[i].pattern, m->rules[i].type);
     }
-    if (ok && m->importance[0]) ok = add_string(recipe, "importance", m->importance);
-    if (ok && m->second_moments[0]) ok = add_string(recipe, "second_moments", m->second_moments);
-    return ok;
+    if (m->importance[0]) add_text(recipe, "importance", m->importance);
+    if (m->second_moments[0]) add_text(recipe, "second_moments", m->second_moments);
 }
 
-/* cJSON prints 15 digits of a number where it thinks that they will do; this prints all. */
-static bool add_size(cJSON *file, uint64_t size) {
-    char digits[24];
-    snprintf(digits, sizeof digits, "%llu", (unsigned long long)size);
-    return cJSON_AddRawToObject(file, "size", digits) != NULL;
-}
-
-static bool add_source(cJSON *root, const cvq_metadata *m) {
-    cJSON *source = cJSON_AddObjectToObject(root, "source");
-    bool ok = add_string(source, "revision", m->revision);
-    cJSON *files = ok ? cJSON_AddArrayToObject(source, "files") : NULL;
-    ok = files != NULL;
-    for (size_t i = 0; ok && i < m->num_files; i++) {
+static void add_source(cJSON *root, const cvq_metadata *m) {
+    cJSON *source = cvq_json_add_object(root, "source");
+    add_text(source, "revision", m->revision);
+    cJSON *files = cvq_json_add_array(source, "files");
+    for (size_t i = 0; i < m->num_files; i++) {
         cJSON *file = cJSON_CreateObject();
-        if (!file || !cJSON_AddItemToArray(files, file)) return false;
-        ok = add_string(file, "name", m->files[i].name) && add_size(file, m->files[i].size) &&
-             add_string(file, "sha256", m->files[i].sha256);
+        cvq_json_append(files, file);
+        add_text(file, "name", m->files[i].name);
+        cvq_json_add_u64(file, "size", m->files[i].size);
+        add_text(file, "sha256", m->files[i].sha256);
     }
-    return ok;
 }
 
-static bool add_generation(cJSON *root, const cvq_metadata *m) {
-    cJSON *g = cJSON_AddObjectToObject(root, "generation");
-    if (!g) return false;
-    if (m->temperature >= 0 && !cJSON_AddNumberToObject(g, "temperature", m->temperature))
-        return false;
-    return m->top_p < 0 || cJSON_AddNumberToObject(g, "top_p", m->top_p);
+static void add_generation(cJSON *root, const cvq_metadata *m) {
+    cJSON *g = cvq_json_add_object(root, "generation");
+    if (m->temperature >= 0) cvq_json_add_number(g, "temperature", m->temperature);
+    if (m->top_p >= 0) cvq_json_add_number(g, "top_p", m->top_p);
 }
 
-static bool add_texts(cJSON *root, const cvq_metadata *m) {
-    cJSON *licenses = cJSON_AddArrayToObject(root, "licenses");
-    bool ok = licenses != NULL;
-    for (size_t i = 0; ok && i < m->num_licenses; i++) {
+static void add_licenses(cJSON *root, const cvq_metadata *m) {
+    cJSON *licenses = cvq_json_add_array(root, "licenses");
+    for (size_t i = 0; i < m->num_licenses; i++) {
         cJSON *license = cJSON_CreateObject();
-        if (!license || !cJSON_AddItemToArray(licenses, license)) return false;
-        ok = add_string(license, "name", m->licenses[i].name) &&
-             add_string(license, "text", m->licenses[i].text);
+        cvq_json_append(licenses, license);
+        add_text(license, "name", m->licenses[i].name);
+        add_text(license, "text", m->licenses[i].text);
     }
-    return ok && add_string(root, "card", m->card);
+}
+
+void cvq_metadata_add_origin(cJSON *object, const cvq_metadata *m) {
+    add_recipe(object, m);
+    add_source(object, m);
+    add_text(object, "card", m->card);
 }
 
 cvq_status cvq_metadata_print(const cvq_metadata *m, cvq_buffer *json, cvq_error *err) {
     cvq_metadata check;
     cJSON *root = cJSON_CreateObject();
-    if (!add_string(root, "format", "cvq") || !add_recipe(root, m) || !add_source(root, m) ||
-        !add_generation(root, m) || !add_texts(root, m)) {
-        cJSON_Delete(root);
-        return no_memory(err);
-    }
+    add_text(root, "format", "cvq");
+    add_recipe(root, m);
+    add_source(root, m);
+    add_generation(root, m);
+    add_licenses(root, m);
+    add_text(root, "card", m->card);
     cvq_buffer text = {0};
     cvq_status status = cvq_json_print(&text, root, err);
     cJSON_Delete(root);

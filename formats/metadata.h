@@ -47,7 +47,9 @@ cvq_status cvq_metadata_print(const cvq_metadata *m, cvq_buffer *json, cvq_error
  * cvq_metadata_free. */
 cvq_status cvq_metadata_parse(cvq_metadata *m, const char *json, size_t size, const char *where,
                               cvq_error *err);
-/* Of an object that has them, a manifest, "recipe", "source" and "card" alone. */
+/* "recipe", "source" and "card" alone, which a manifest has, too. Adding spoils the object where
+ * memory runs out, as all of formats/json.h does. */
+void cvq_metadata_add_origin(cJSON *object, const cvq_metadata *m);
 cvq_status cvq_metadata_parse_origin(cvq_metadata *m, const cJSON *object, const char *where,
                                      cvq_error *err);
 void cvq_metadata_free(cvq_metadata *m);

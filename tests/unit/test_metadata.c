@@ -52,6 +52,13 @@ static void text_is_canonical(void) {
     CHECK(cvq_metadata_print(&m, &json, NULL) == CVQ_OK);
     CHECK(strstr((char *)json.data, "\"size\":9007199254740991,") != NULL);
     cvq_buffer_free(&json);
+    cJSON *manifest = cJSON_CreateObject();
+    cvq_metadata_add_origin(manifest, &m);
+    CHECK(cvq_json_print(&json, manifest, NULL) == CVQ_OK);
+    CHECK(strstr((char *)json.data, "\"size\":9007199254740991,") != NULL);
+    CHECK(strstr((char *)json.data, "licenses") == NULL);
+    cJSON_Delete(manifest);
+    cvq_buffer_free(&json);
     license.text = (char *)(uintptr_t) "Latin-1: \xe4";
     err = (cvq_error){0};
     CHECK(cvq_metadata_print(&m, &json, &err) == CVQ_FORMAT && strstr(err.message, "UTF-8"));
