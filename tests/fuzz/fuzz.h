@@ -18,6 +18,9 @@ extern size_t fuzz_num_accepted;
 /* The path of a file with these bytes, extended by zeros to `length` if that is more (sparse). The
  * same file each time, so that nothing is left behind; replaced by the next call. */
 const char *fuzz_file(const uint8_t *data, size_t size, uint64_t length);
+/* For readers that are called back for bytes: the next `size` of a cvq_cursor, or what is left of
+ * it. */
+size_t fuzz_take(void *cursor, void *data, size_t size);
 /* A folder of the process's own, where this file now has these bytes; at most 4 names. */
 const char *fuzz_folder(const char *name, const uint8_t *data, size_t size);
 

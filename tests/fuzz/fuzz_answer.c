@@ -67,13 +67,6 @@ static int append(void *context, const void *data, size_t size) {
     return cvq_buffer_append(context, data, size, NULL) != CVQ_OK;
 }
 
-static size_t take(void *context, void *data, size_t size) {
-    cvq_cursor *c = context;
-    const size_t n = size < c->left ? size : c->left;
-    memcpy(data, cvq_cursor_bytes(c, n), n);
-    return n;
-}
-
 static int check_token(void *context, int32_t id, const char *text, size_t length) {
     (void)text, (void)length;
     if (id < -1 || id >= (int32_t) * (const uint32_t *)context) __builtin_trap();
@@ -97,7 +90,8 @@ static void use(cvq_model *model, cvq_session *session, cvq_image *image, const 
         cvq_image_save(image, append, &kept, NULL) != CVQ_OK)
         __builtin_trap();
     cvq_cursor c = cvq_cursor_make(kept.data, kept.size);
-    if (cvq_image_load(&again, model, take, &c, NULL) != CVQ_OK || !cvq_image_ready(again, session))
+    if (cvq_image_load(&again, model, fuzz_take, &c, NULL) != CVQ_OK ||
+        !cvq_image_ready(again, session))
         __builtin_trap();
     cvq_image_free(again);
     cvq_buffer_free(&kept);

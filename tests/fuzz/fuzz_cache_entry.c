@@ -28,20 +28,6 @@ static void open_model(void) {
     close(fd);
 }
 
-typedef struct input {
-    const uint8_t *data;
-    size_t left;
-} input;
-
-static size_t take(void *context, void *data, size_t size) {
-    input *in = context;
-    const size_t n = size < in->left ? size : in->left;
-    memcpy(data, in->data, n);
-    in->data += n;
-    in->left -= n;
-    return n;
-}
-
 /* Where things stand in an entry: docs/cache.md. */
 enum {
     AT_ARITHMETIC = 12,
@@ -91,8 +77,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (!mended) return 0;
     memcpy(mended, data, size);
     mend(mended, total);
-    input in = {mended, total};
-    if (cvq_image_load(&image, model, take, &in, NULL) == CVQ_OK) {
+    cvq_cursor in = cvq_cursor_make(mended, total);
+    if (cvq_image_load(&image, model, fuzz_take, &in, NULL) == CVQ_OK) {
         fuzz_accepted();
         const cvq_kv_type kv = (cvq_kv_type)(data[AT_KV] & 3);
         ask(image, CVQ_PRECISION_EXACT, kv);

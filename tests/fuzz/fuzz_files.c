@@ -1,10 +1,12 @@
-/* Files for fuzz targets, in a folder that is removed at exit, and the count of what was let in. */
+/* What fuzz targets share: files, in a folder that is removed at exit, and the count of what was
+ * let in. */
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "base/checked.h"
 #include "tests/fuzz/fuzz.h"
 
 #define MOST_NAMES 4
@@ -13,6 +15,13 @@ size_t fuzz_num_accepted;
 
 void fuzz_accepted(void) {
     fuzz_num_accepted++;
+}
+
+size_t fuzz_take(void *cursor, void *data, size_t size) {
+    cvq_cursor *c = cursor;
+    const size_t n = size < c->left ? size : c->left;
+    memcpy(data, cvq_cursor_bytes(c, n), n);
+    return n;
 }
 
 static char folder[256], path[512];

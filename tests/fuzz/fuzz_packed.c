@@ -2,23 +2,14 @@
 #include "formats/packed_file.h"
 
 #include <fcntl.h>
-#include <string.h>
 #include <unistd.h>
 
+#include "base/checked.h"
 #include "tests/fuzz/fuzz.h"
 
-typedef struct input {
-    const uint8_t *data;
-    size_t left;
-} input;
-
 static cvq_status take(void *context, void *data, size_t size, size_t *got, cvq_error *err) {
-    input *in = context;
     (void)err;
-    *got = size < in->left ? size : in->left;
-    memcpy(data, in->data, *got);
-    in->data += *got;
-    in->left -= *got;
+    *got = fuzz_take(context, data, size);
     return CVQ_OK;
 }
 
@@ -28,7 +19,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (size < CVQ_PACKED_HEADER_BYTES) return 0;
     if (cvq_packed_header(data, &file_size, id, "fuzz", NULL) != CVQ_OK) return 0;
     if (file_size > 5u << 19) return 0;
-    input in = {data + CVQ_PACKED_HEADER_BYTES, size - CVQ_PACKED_HEADER_BYTES};
+    cvq_cursor in = cvq_cursor_make(data + CVQ_PACKED_HEADER_BYTES, size - CVQ_PACKED_HEADER_BYTES);
     int fd = open(fuzz_file(NULL, 0, 0), O_RDWR);
     if (fd < 0) return 0;
     if (cvq_file_unpack(fd, file_size, 1, take, &in, NULL, NULL, "fuzz", NULL) == CVQ_OK)
