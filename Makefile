@@ -79,7 +79,7 @@ ALL_OBJECTS := $(call objects,$(call sources,$(ALL_FOLDERS)) $(filter-out cli/cv
 COMMANDS := $(patsubst cli/cvq_%.c,$(B)/bin/cvq-%,$(sort $(wildcard cli/cvq_*.c)))
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(B)/tests/%,$(sort $(wildcard tests/unit/test_*.c)))
 FUZZ_TARGETS := $(patsubst tests/fuzz/fuzz_%.c,$(B)/fuzz/fuzz_%,$(filter-out tests/fuzz/fuzz_files.c,$(sort $(wildcard tests/fuzz/fuzz_*.c))))
-# Whose inputs a fuzzer changes as JSON; those of cvq_mended as the parts of a head.
+# Whose inputs a fuzzer changes as JSON; others below as parts of a head, or as tokenizers.
 JSON_FUZZED := $(addprefix $(B)/fuzz/fuzz_,config importance manifest metadata results safetensors safetensors_index second_moments task tokenizer_json)
 MUTATE := $(B)/obj/tests/fuzz/mutate_
 TEST_TOOLS := $(patsubst tests/tools/%.c,$(B)/tools/%,$(sort $(wildcard tests/tools/*.c))) $(B)/tools/failing_calls.so
@@ -142,6 +142,7 @@ $(B)/fuzz/fuzz_%: $(B)/obj/tests/fuzz/fuzz_%.o $(B)/obj/tests/fuzz/fuzz_files.o 
 ifdef FUZZER
 $(JSON_FUZZED): $(MUTATE)json.o $(MUTATE)json_text.o
 $(B)/fuzz/fuzz_cvq_mended: $(MUTATE)cvq.o $(MUTATE)json_text.o
+$(B)/fuzz/fuzz_tokenizer_table: $(MUTATE)tokenizer.o
 endif
 
 unit-tests: $(UNIT_TESTS)

@@ -1,6 +1,6 @@
 /* Mutations that keep an input's structure, for libFuzzer: with bytes alone, what a parser refuses
  * at once is all that is ever tried of most formats. Linked where there is a fuzzer (Makefile);
- * mutate_json.c and mutate_cvq.c each define its LLVMFuzzerCustomMutator. */
+ * mutate_json.c, mutate_cvq.c and mutate_tokenizer.c each define its LLVMFuzzerCustomMutator. */
 #ifndef CVQ_TESTS_FUZZ_MUTATE_H
 #define CVQ_TESTS_FUZZ_MUTATE_H
 
@@ -8,18 +8,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "tests/unit/small_file.h"
+
 /* libFuzzer's: of `size` bytes at data, at most `most`; the new size. */
 size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t most);
 size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t most, unsigned seed);
 
-/* xorshift64*; the state must not be 0. A number below `limit` (not 0). */
+/* A number below `limit` (not 0). The state must not be 0. */
 static inline uint32_t mutate_below(uint64_t *state, uint32_t limit) {
-    uint64_t x = *state;
-    x ^= x >> 12;
-    x ^= x << 25;
-    x ^= x >> 27;
-    *state = x;
-    return (uint32_t)(((x * 2685821657736338717u) >> 33) % limit);
+    return small_random(state) % limit;
 }
 
 /* Change JSON text, or what is like it, in place: values copied, moved, deleted, given again, keys

@@ -9,12 +9,10 @@
 #include "formats/cvq_index_internal.h"
 #include "formats/metadata_frame_internal.h"
 #include "tests/fuzz/mutate.h"
-#include "tests/unit/small_file.h"
+#include "tests/fuzz/random_tokenizer.h"
 
 #define MOST_SECTION (1u << 16)
 #define MOST_TENSORS 2000u
-#define MADE_MERGES 32u
-#define MADE_TOKENS (256u + MADE_MERGES + 4u)
 
 typedef struct head {
     uint8_t bytes[CVQ_SECTION_RESERVE][MOST_SECTION];
@@ -52,48 +50,11 @@ static size_t put_together(const head *h, uint8_t *data, size_t most) {
     return size;
 }
 
-/* 256 bytes, pieces that merges make of two earlier ones, some specials, under ids in any order. */
 static void make_tokenizer(head *h, uint64_t *state) {
-    uint8_t bytes[MADE_TOKENS * 32], special[MADE_TOKENS] = {0};
-    uint32_t offsets[MADE_TOKENS + 1] = {0}, merges[MADE_MERGES][3], num_merges = 0;
-    const uint32_t turn = mutate_below(state, 256);
-    const uint32_t wanted = mutate_below(state, MADE_MERGES + 1);
-    const uint32_t specials = mutate_below(state, 5);
-    uint32_t n = 0;
-    for (; n < 256; n++) {
-        bytes[n] = (uint8_t)(n + turn);
-        offsets[n + 1] = n + 1;
-    }
-    while (num_merges < wanted) {
-        static const char often[] = "a picture of3bc";
-        const bool plain = mutate_below(state, 2) == 0;
-        uint32_t pair[2];
-        size_t size = offsets[n];
-        for (int i = 0; i < 2; i++) {
-            pair[i] = plain ? ((uint8_t)often[mutate_below(state, sizeof often - 1)] - turn) & 255
-                            : mutate_below(state, n);
-            const size_t piece = offsets[pair[i] + 1] - offsets[pair[i]];
-            if (size + piece > sizeof bytes - 64) return;
-            memcpy(bytes + size, bytes + offsets[pair[i]], piece);
-            size += piece;
-        }
-        memcpy(merges[num_merges++], (uint32_t[3]){pair[0], pair[1], n}, sizeof merges[0]);
-        offsets[++n] = (uint32_t)size;
-    }
-    for (uint32_t i = 0; i < specials; i++) {
-        memcpy(bytes + offsets[n], "<s0>", 4);
-        bytes[offsets[n] + 2] = (uint8_t)('0' + i);
-        special[n] = 1;
-        n++;
-        offsets[n] = offsets[n - 1] + 4;
-    }
-    const cvq_tokenizer_source source = {
-        n, bytes, offsets, special, num_merges, merges[0], mutate_below(state, 2) == 0};
     cvq_buffer table = {0};
-    if (cvq_tokenizer_table_build(&table, &source, NULL) == CVQ_OK && table.size <= MOST_SECTION) {
-        memcpy(h->bytes[CVQ_SECTION_TOKENIZER], table.data, table.size);
-        h->sizes[CVQ_SECTION_TOKENIZER] = table.size;
-    }
+    if (random_tokenizer(&table, state, NULL) != CVQ_OK || table.size > MOST_SECTION) abort();
+    memcpy(h->bytes[CVQ_SECTION_TOKENIZER], table.data, table.size);
+    h->sizes[CVQ_SECTION_TOKENIZER] = table.size;
     cvq_buffer_free(&table);
 }
 
