@@ -75,6 +75,7 @@ static void change_config(head *h, uint64_t *state) {
 static void change_bytes(head *h, unsigned section, bool may_grow) {
     uint8_t *bytes = h->bytes[section];
     const size_t size = h->sizes[section];
+    if (size == 0 && !may_grow) return;
     const size_t now = LLVMFuzzerMutate(bytes, size, may_grow ? MOST_SECTION : size);
     if (may_grow)
         h->sizes[section] = now;
