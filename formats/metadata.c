@@ -145,8 +145,8 @@ static cvq_status check_object(const cJSON *item, const char *what, const char *
 static cvq_status parse_hash(char hash[CVQ_HASH_DIGITS + 1], const cJSON *object, const char *key,
                              bool required, const char *where, cvq_error *err) {
     const char *text = NULL;
-    CVQ_TRY(cvq_json_string(object, key, required, &text, where, err));
-    if (!text) return CVQ_OK;
+    if (!required && !cJSON_GetObjectItemCaseSensitive(object, key)) return CVQ_OK;
+    CVQ_TRY(cvq_json_string(object, key, true, &text, where, err));
     if (strlen(text) != CVQ_HASH_DIGITS || strspn(text, "0123456789abcdef") != CVQ_HASH_DIGITS)
         return cvq_fail(err, CVQ_FORMAT, where,
                         "metadata: \"%s\" must be 64 lower-case hexadecimal digits", key);

@@ -1,12 +1,14 @@
 """An independent reader of .cvq files, written from docs/format.md alone: numpy and hashlib, and
-libzstd for the metadata. It checks what the specification demands (but the bounds of CONFIG, and
-what is inside METADATA) and decodes every type.
+libzstd for the metadata. It checks what the specification demands and decodes every type.
 
     cvq_reader.py FILE     checks FILE and lists its tensors
 """
 import ctypes
 import ctypes.util
 import hashlib
+import json
+import math
+import re
 import struct
 import sys
 
@@ -211,6 +213,104 @@ class Tokenizer:
                 self.merges[rank] = tuple(int(self.ids[i]) for i in (left, right, merged))
 
 
+# ---------------------------------------------------------------- config
+
+BOUNDS = {'hidden_size': (2, 65536), 'num_layers': (1, 1024), 'num_heads': (1, 1024), 'num_kv_heads': (1, 1024),
+          'intermediate_size': (1, 262144), 'vocab_size': (257, 1 << 20), 'max_positions': (8, 1 << 20), 'num_eos': (1, 8),
+          'template_version': (0, 2), 'vit_hidden_size': (2, 65536), 'vit_num_layers': (1, 1024), 'vit_num_heads': (1, 1024),
+          'vit_intermediate_size': (1, 262144), 'image_size': (4, 4096), 'patch_size': (1, 256), 'in_channels': (3, 3)}
+
+
+def check_config(c):
+    for name, (least, most) in BOUNDS.items():
+        need(least <= c[name] <= most, f'CONFIG: {name}')
+    need(c['hidden_size'] % c['num_heads'] == 0 and c['hidden_size'] // c['num_heads'] % 2 == 0, 'CONFIG: hidden_size / num_heads')
+    need(c['num_heads'] % c['num_kv_heads'] == 0, 'CONFIG: num_heads / num_kv_heads')
+    need(c['vit_hidden_size'] % c['vit_num_heads'] == 0, 'CONFIG: vit_hidden_size / vit_num_heads')
+    grid, rest = divmod(c['image_size'], c['patch_size'])
+    need(rest == 0 and grid % 2 == 0, 'CONFIG: image_size / patch_size')
+    need(c['vit_num_positions'] == grid * grid + 1, 'CONFIG: vit_num_positions')
+    for name in ('rms_norm_eps', 'vit_layer_norm_eps'):
+        need(0 < c[name] <= np.float32(0.1), f'CONFIG: {name}')
+    ends = [c[f'eos_{i}'] for i in range(8)]
+    need(max([c['bos_id'], c['pad_id']] + ends[:c['num_eos']]) < c['vocab_size'], 'CONFIG: an id')
+    need(not any(ends[c['num_eos']:]), 'CONFIG: unused eos_ids')
+
+
+# ---------------------------------------------------------------- metadata
+
+def members(pairs):
+    need(len(dict(pairs)) == len(pairs), 'metadata: a key stands twice')
+    return dict(pairs)
+
+
+def number(kind):
+    def read(digits):
+        need(len(digits) <= 63, 'metadata: a long number')
+        return kind(digits)
+    return read
+
+
+def constant(word):
+    raise Malformed(f'metadata: {word}')
+
+
+def check_strings(value, depth=0):
+    """NUL, halves of surrogate pairs, and depth"""
+    need(depth <= 64, 'metadata: depth')
+    if isinstance(value, str):
+        need(not re.search('[\0\ud800-\udfff]', value), 'metadata: a string')
+    elif isinstance(value, (dict, list)):
+        for v in value:
+            check_strings(v, depth + 1)
+        for v in value.values() if isinstance(value, dict) else ():
+            check_strings(v, depth + 1)
+
+
+def check_object(value, keys, optional=()):
+    need(isinstance(value, dict) and set(keys) <= set(value) <= set(keys) | set(optional), f'metadata: keys {keys}')
+    return value
+
+
+def check_text(value):
+    need(isinstance(value, str), 'metadata: no string')
+    return value
+
+
+def check_metadata(text):
+    try:
+        root = json.loads(text.decode('utf-8', 'strict'), object_pairs_hook=members, parse_int=number(int), parse_float=number(float),
+                          parse_constant=constant)
+    except (ValueError, RecursionError) as e:
+        raise Malformed(f'metadata: {e}') from None
+    check_strings(root, 0)
+    check_object(root, ('format', 'recipe', 'source', 'generation', 'licenses', 'card'))
+    need(root['format'] == 'cvq', 'metadata: format')
+    check_text(root['card'])
+    recipe = check_object(root['recipe'], ('name', 'types'), ('importance', 'second_moments'))
+    check_text(recipe['name'])
+    need(isinstance(recipe['types'], dict), 'metadata: types')
+    for value in recipe['types'].values():
+        check_text(value)
+    source = check_object(root['source'], ('revision', 'files'))
+    check_text(source['revision'])
+    need(isinstance(source['files'], list) and isinstance(root['licenses'], list), 'metadata: a list')
+    hashes = [recipe[k] for k in ('importance', 'second_moments') if k in recipe]
+    for file in source['files']:
+        check_object(file, ('name', 'size', 'sha256'))
+        need(check_text(file['name']) and '/' not in file['name'], 'metadata: name of a file')
+        size = file['size']
+        need(type(size) in (int, float) and 0 <= size < 2 ** 53 and size == math.floor(size), 'metadata: size of a file')
+        hashes.append(file['sha256'])
+    for digits in hashes:
+        need(re.fullmatch('[0-9a-f]{64}', check_text(digits)), 'metadata: a hash')
+    for value in check_object(root['generation'], (), ('temperature', 'top_p')).values():
+        need(type(value) in (int, float) and 0 <= value <= 10 ** 6, 'metadata: generation')
+    for licence in root['licenses']:
+        check_object(licence, ('name', 'text'))
+        check_text(licence['name']), check_text(licence['text'])
+
+
 # ---------------------------------------------------------------- the file
 
 def unzstd(frame, size):
@@ -231,6 +331,7 @@ class CvqFile:
         self.data = np.memmap(path, np.uint8, 'r')
         self._header()
         self.config = self._config()
+        check_config(self.config)
         self.tensors = self._index()
         self.tokenizer = Tokenizer(self._section('TOKENIZER'))
         need(self.sections['TOKENIZER'][1] <= MAX_TOKENIZER, 'TOKENIZER: size')
@@ -240,6 +341,11 @@ class CvqFile:
         size, = struct.unpack('<Q', raw[:8])
         need(0 < size <= MAX_METADATA, 'METADATA: stated size')
         self.metadata = unzstd(raw[8:], size)
+
+    def check_metadata(self):
+        """Not done with the rest: the worked example of the specification has none of the keys."""
+        if self.metadata is not None:  # without libzstd
+            check_metadata(self.metadata)
 
     def _section(self, name):
         offset, size = self.sections[name]

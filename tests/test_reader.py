@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """The specification read twice: tests/cvq_reader.py, written from docs/format.md alone, must find in a
 file what the C code put there, to the bit; and the worked example of docs/format.md must be what the
-C code writes and what the Python code understands.
+C code writes and what the Python code understands. And of the heads that a fuzzer made, both must take the same ones.
 
     test_reader.py --write      puts the example anew into docs/format.md
 cvq-test: compiled"""
+import hashlib
 import json
 import os
 import re
@@ -126,6 +127,48 @@ def converted_files(folder):
             values_agree(recipe, path, file)
 
 
+# ---------------------------------------------------------------- hostile files
+
+HEADS = 'tests/fuzz/corpus/cvq_mended'
+
+
+def write_mended(path, start):
+    """A file whose head begins like this, with zeros behind it and a hash that fits (tests/fuzz/fuzz_cvq_mended.c)"""
+    size, head_size = struct.unpack_from('<QQ', start, 16)
+    if max(size, 16 * head_size) > 64 << 20 or head_size < 240:
+        return False
+    head = bytearray(start[:head_size].ljust(head_size, b'\0'))
+    head[32:64] = bytes(32)
+    head[32:64] = hashlib.sha256(head).digest()
+    with open(path, 'wb') as f:
+        f.write(head)
+        f.truncate(size)
+    return True
+
+
+def refusal(path):
+    """Why the Python reader refuses it; None if it does not"""
+    try:
+        reader.CvqFile(path).check_metadata()
+    except reader.Malformed as e:
+        return str(e)
+    return None
+
+
+def hostile_files(folder):
+    path, taken, refused, wrong = os.path.join(folder, 'hostile.cvq'), 0, 0, []
+    for name in sorted(os.listdir(HEADS)):
+        with open(os.path.join(HEADS, name), 'rb') as f:
+            start = f.read()
+        if len(start) < 240 or not write_mended(path, start):
+            continue
+        its, mine = run('cvq-info', '--json', path), refusal(path)
+        taken, refused = taken + (its.code == 0), refused + (its.code != 0)
+        if (its.code == 0) != (mine is None):
+            wrong.append((name, its.err, mine))
+    check('hostile heads: both readers take the same ones', taken > 20 and refused > 20 and not wrong, (taken, refused, wrong[:5]))
+
+
 # ---------------------------------------------------------------- the example
 
 def written_example(folder):
@@ -168,6 +211,7 @@ def main():
         example_agrees(folder, document)
         small_file(folder)
         converted_files(folder)
+        hostile_files(folder)
     return summary()
 
 

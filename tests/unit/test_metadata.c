@@ -122,6 +122,7 @@ static const change changes[] = {
     {"\"types\":{\"*\":\"q8\",\"lm_head.*\":\"q6\"}", "\"types\":[]", CVQ_FORMAT, "\"types\""},
     {"\"importance\":\"ff", "\"importance\":\"f", CVQ_FORMAT, "\"importance\" must be 64"},
     {"\"importance\"", "\"second_moments\":7,\"importance\"", CVQ_FORMAT, "second_moments"},
+    {"\"importance\"", "\"second_moments\":null,\"importance\"", CVQ_FORMAT, "second_moments"},
     {"\"importance\"", "\"calibration\"", CVQ_UNSUPPORTED, "calibration"},
     {"\"q8\"", "8", CVQ_FORMAT, "the type of \"*\""},
     {"\"files\":[", "\"files\":[7,", CVQ_FORMAT, "files"},
