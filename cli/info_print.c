@@ -65,12 +65,19 @@ static void print_config(const cvq_model_config *c) {
 
 static void print_source(const cvq_metadata *m) {
     char human[32];
-    printf("source:        revision %s\n", m->revision[0] ? m->revision : "not given");
-    for (size_t i = 0; i < m->num_files; i++)
-        printf("  %s  %s, sha256 %s\n", m->files[i].name, cvq_human_bytes(m->files[i].size, human),
-               m->files[i].sha256);
+    printf("source:        revision ");
+    cvq_print_plain(m->revision[0] ? m->revision : "not given");
+    putchar('\n');
+    for (size_t i = 0; i < m->num_files; i++) {
+        printf("  ");
+        cvq_print_plain(m->files[i].name);
+        printf("  %s, sha256 %s\n", cvq_human_bytes(m->files[i].size, human), m->files[i].sha256);
+    }
     printf("licences:      %s", m->num_licenses ? "" : "none in the file");
-    for (size_t i = 0; i < m->num_licenses; i++) printf("%s%s", i ? ", " : "", m->licenses[i].name);
+    for (size_t i = 0; i < m->num_licenses; i++) {
+        printf("%s", i ? ", " : "");
+        cvq_print_plain(m->licenses[i].name);
+    }
     putchar('\n');
     if (m->card[0]) printf("model card:    %zu bytes\n", strlen(m->card));
 }
@@ -78,12 +85,15 @@ static void print_source(const cvq_metadata *m) {
 static void print_text(const cvq_reader *r, const cvq_metadata *m) {
     char hex[65], human[32], exact[32];
     cvq_hex_id(cvq_reader_id(r), hex);
-    printf("file:          %s\n", cvq_reader_path(r));
-    printf("id:            %s\n", hex);
+    printf("file:          ");
+    cvq_print_plain(cvq_reader_path(r));
+    printf("\nid:            %s\n", hex);
     printf("size:          %s (%s bytes), format version %u\n",
            cvq_human_bytes(cvq_reader_file_size(r), human),
            cvq_with_commas(cvq_reader_file_size(r), exact), CVQ_FILE_VERSION);
-    printf("recipe:        %s, %zu tensors\n", m->recipe, cvq_reader_tensor_count(r));
+    printf("recipe:        ");
+    cvq_print_plain(m->recipe);
+    printf(", %zu tensors\n", cvq_reader_tensor_count(r));
     print_types(r);
     print_config(cvq_reader_config(r));
     print_source(m);

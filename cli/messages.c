@@ -12,11 +12,40 @@
 
 #define MAX_LINE 2048
 
-/* Control characters (a file's name may hold any) become '?', so that a message stays one line and
- * cannot drive a terminal. */
+/* The bytes of the control character that text begins with: 0 where it is none, 2 for one of C1 in
+ * UTF-8. */
+static size_t control_bytes(const char *text, size_t length) {
+    const unsigned char c = (unsigned char)text[0];
+    if (c < 0x20 || c == 0x7f) return 1;
+    return c == 0xc2 && length > 1 && ((unsigned char)text[1] & 0xe0) == 0x80 ? 2 : 0;
+}
+
+static void print_plain(const char *text, size_t length, const char *kept) {
+    for (size_t i = 0; i < length;) {
+        const size_t control = control_bytes(text + i, length - i);
+        putchar(control && !memchr(kept, text[i], strlen(kept)) ? '?' : text[i]);
+        i += control ? control : 1;
+    }
+}
+
+void cvq_print_plain(const char *text) {
+    print_plain(text, strlen(text), "");
+}
+
+void cvq_print_plain_lines(const char *text, size_t length) {
+    print_plain(text, length, "\n\t");
+}
+
+/* Control characters become '?' (a file's name may hold any, and a message quotes from files), so
+ * that it stays one line and cannot drive a terminal. */
 static void print_line(const char *command, char *text) {
-    for (char *p = text; *p; p++)
-        if ((unsigned char)*p < 0x20 || *p == 0x7f) *p = '?';
+    char *to = text;
+    for (const char *p = text, *end = text + strlen(text); p < end;) {
+        const size_t control = control_bytes(p, (size_t)(end - p));
+        *to++ = control ? '?' : *p;
+        p += control ? control : 1;
+    }
+    *to = '\0';
     cvq_progress_erase();
     fflush(stdout);
     fprintf(stderr, "%s: %s\n", command, text);

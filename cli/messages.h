@@ -28,6 +28,12 @@ int cvq_finish_stdout(const cvq_command *command, int exit_code);
 /* "OUT.cvq: 13.4 GB (13,412,345,678 bytes), id 9f86...": what a finished file is. */
 void cvq_say_written(FILE *to, const char *path, const uint8_t id[32]);
 
+/* Text that a stranger wrote, to stdout: each control character becomes '?', so that it cannot
+ * drive a terminal, nor look like a line of ours. print_plain_lines: but for tabs and ends of
+ * lines. */
+void cvq_print_plain(const char *text);
+void cvq_print_plain_lines(const char *text, size_t length);
+
 /* "1,221" in out, which holds 32 bytes. */
 const char *cvq_with_commas(uint64_t n, char *out);
 /* "13.4 GB", "1.2 MB", "312 bytes": decimal units, out of 32 bytes. */

@@ -122,14 +122,10 @@ static cvq_status keep_text(cvq_answer *a, const char *text, size_t length, cvq_
 
 /* A model may write anything; escape sequences are not to reach a terminal. */
 static void print_text(const stream *s, const char *text, size_t length) {
-    if (!s->to_terminal) {
+    if (s->to_terminal)
+        cvq_print_plain_lines(text, length);
+    else
         fwrite(text, 1, length, stdout);
-        return;
-    }
-    for (size_t i = 0; i < length; i++) {
-        unsigned char c = (unsigned char)text[i];
-        putchar((c < 0x20 && c != '\n' && c != '\t') || c == 0x7f ? '?' : c);
-    }
 }
 
 static void show_text(stream *s, const char *text, size_t length) {

@@ -191,10 +191,20 @@ static cvq_status parse_file(parser *p, const cJSON *root) {
     return CVQ_OK;
 }
 
+/* Printable ASCII without spaces, as long as a name can be in a file: it is printed in lists. */
+static bool name_possible(const char *name) {
+    size_t n = 0;
+    while (name[n] > ' ' && name[n] < 0x7f) n++;
+    return n > 0 && n < CVQ_MAX_TENSOR_NAME && !name[n];
+}
+
 static cvq_status parse_tensors(parser *p, const cJSON *tensors) {
     for (const cJSON *t = tensors->child; t; t = t->next) {
         cvq_manifest_tensor *tensor = &p->m->tensors[p->m->num_tensors];
         CVQ_TRY(cvq_json_string(t, "name", true, &tensor->name, p->where, p->err));
+        if (!name_possible(tensor->name))
+            return cvq_fail(p->err, CVQ_FORMAT, p->where,
+                            "manifest: \"%.100s\" is no name of a tensor", tensor->name);
         CVQ_TRY(cvq_json_string(t, "type", true, &tensor->type, p->where, p->err));
         CVQ_TRY(
             cvq_json_u64(t, "offset", true, p->m->file_bytes, &tensor->offset, p->where, p->err));

@@ -56,6 +56,7 @@ def manifests():
             ('tensors out of order', cut(m, lambda x: x['tensors'].insert(3, x['tensors'].pop(2))), 'a gap'),
             ('a tensor twice', cut(m, lambda x: x['tensors'].insert(3, x['tensors'][2])), 'lies before'),
             ('a gap', cut(m, lambda x: x['tensors'].pop(3)), 'a gap'),
+            ('a line of its own for a name', cut(m, lambda x: x['tensors'][3].__setitem__('name', 'a\nb')), 'no name of a tensor'),
             ('a folder in the name', cut(m, lambda x: x['file'].__setitem__('name', '../q4.cvq')), 'without folders'),
             ('no tensors', cut(m, lambda x: x.__setitem__('tensors', [])), '0 tensors')):
         r = run('cvq-info', '--verify', '--manifest', write('bad.manifest', text), 'q4.cvq')
@@ -411,6 +412,26 @@ def using():
         check('info --verify: too', r.code == 1 and name in r.err and 'not a number' in r.err, r)
 
 
+# ---------------------------------------------------------------- what a file says of itself
+
+def words():
+    """It neither drives a terminal nor looks like a line of cvq's own."""
+    run('cvq-convert', '-q', '--source-revision', 'a' * 60, CHECKPOINT, 'words.cvq')
+    data = bytearray(read('words.cvq'))
+    said = rb'1\nid: 2\u001b[2J\u009b31m\u007f3'
+    at = data.index(b'"revision":"' + b'a' * 60) + 12
+    data[at:at + 60] = said.ljust(60, b'a')
+    head_size, = struct.unpack_from('<Q', data, 24)
+    data[32:64] = bytes(32)
+    data[32:64] = hashlib.sha256(data[:head_size]).digest()
+    write('words.cvq', bytes(data))
+    r = run('cvq-info', 'words.cvq')
+    check('info: control characters of a file are not printed', r.code == 0 and 'revision 1?id: 2?[2J?31m?3aaa' in r.out, r)
+    check('info: JSON has them as they are', json.loads(run('cvq-info', '--json', 'words.cvq').out)['source']['revision'].startswith(
+        '1\nid: 2\x1b[2J\x9b31m\x7f3aaa'))
+    remove('words.cvq')
+
+
 def main():
     with working_folder('cvq-trust-'):
         os.environ['XDG_CACHE_HOME'] = path('cache')
@@ -419,6 +440,7 @@ def main():
             if r.code != 0:
                 sys.exit(f'cannot convert: {r}')
         manifests()
+        words()
         signatures()
         for kind in ('bf16', 'q8', 'q4', 'q4-small'):
             flips(kind)
