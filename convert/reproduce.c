@@ -185,7 +185,8 @@ cvq_status cvq_reproduce(const cvq_checkpoint *c, const cvq_manifest *m,
     cvq_status status = cvq_metadata_parse_origin(&origin, m->json, where, err);
     if (status == CVQ_OK) status = expect_calibrations(&origin, &o.quantize, where, err);
     if (status == CVQ_OK)
-        status = cvq_recipe_of_rules(&recipe, origin.recipe, origin.rules, origin.num_rules, err);
+        status =
+            cvq_recipe_of_rules(&recipe, origin.recipe, origin.rules, origin.num_rules, where, err);
     o.revision = origin.revision;
     o.card = origin.card;
     if (status == CVQ_OK) status = cvq_convert(c, recipe, &o, &target, result, err);

@@ -371,7 +371,9 @@ static cvq_status import_json(importer *im, cvq_buffer *table) {
         .merges = im->merges,
         .ignore_merges = ignore_merges,
     };
-    return cvq_tokenizer_table_build(table, &source, im->err);
+    cvq_error problem = {0};
+    const cvq_status status = cvq_tokenizer_table_build(table, &source, &problem);
+    return status == CVQ_OK ? CVQ_OK : cvq_fail(im->err, status, im->path, "%s", problem.message);
 }
 
 cvq_status cvq_tokenizer_import(cvq_buffer *table, const char *path, uint32_t vocab_size,

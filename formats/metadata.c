@@ -24,13 +24,8 @@ static void add_recipe(cJSON *root, const cvq_metadata *m) {
     cJSON *recipe = cvq_json_add_object(root, "recipe");
     add_text(recipe, "name", m->recipe);
     cJSON *types = cvq_json_add_object(recipe, "types");
-    for (size_t i = 0; i < m->num_rules; i++) {
-        /* The last match wins, so a pattern that comes again later has no effect here. */
-        bool again = false;
-        for (size_t j = i + 1; !again && j < m->num_rules; j++)
-            again = strcmp(m->rules[i].pattern, m->rules[j].pattern) == 0;
-        if (!again) add_text(types, m->rules[i].pattern, m->rules[i].type);
-    }
+    for (size_t i = 0; i < m->num_rules; i++)
+        add_text(types, m->rules[i].pattern, m->rules[i].type);
     if (m->importance[0]) add_text(recipe, "importance", m->importance);
     if (m->second_moments[0]) add_text(recipe, "second_moments", m->second_moments);
 }
@@ -82,8 +77,8 @@ cvq_status cvq_metadata_print(const cvq_metadata *m, cvq_buffer *json, cvq_error
     cvq_buffer text = {0};
     cvq_status status = cvq_json_print(&text, root, err);
     cJSON_Delete(root);
-    /* What could not be read again is refused now: text that is no UTF-8, a size that is not exact.
-     */
+    /* What could not be read again is refused now: text that is no UTF-8, a size that is not exact,
+     * a pattern that stands twice. */
     if (status == CVQ_OK)
         status = cvq_metadata_parse(&check, (const char *)text.data, text.size, "metadata", err);
     if (status != CVQ_OK) {

@@ -29,7 +29,7 @@ typedef struct cvq_type_rule {
 
 typedef struct cvq_metadata {
     char *recipe;         /* "q4"; "custom" where --type changed it */
-    cvq_type_rule *rules; /* the recipe after expansion */
+    cvq_type_rule *rules; /* the recipe after expansion; each pattern once */
     size_t num_rules;
     /* SHA-256 of the calibration files that the values were chosen by; "" where there was none */
     char importance[CVQ_HASH_DIGITS + 1], second_moments[CVQ_HASH_DIGITS + 1];

@@ -91,13 +91,19 @@ static uint32_t sort_pieces(const cvq_tokenizer_source *s, sort_piece *pieces, u
     return ordinary;
 }
 
-static void sort_merges(const cvq_tokenizer_source *s, const uint32_t *numbers,
-                        sort_merge *merges) {
+/* Fails where a pair has two merges. */
+static cvq_status sort_merges(const cvq_tokenizer_source *s, const uint32_t *numbers,
+                              sort_merge *merges, cvq_error *err) {
     for (uint32_t i = 0; i < s->num_merges; i++) {
         const uint32_t *m = s->merges + 3 * (size_t)i;
         merges[i] = (sort_merge){numbers[m[0]], numbers[m[1]], numbers[m[2]], i};
     }
     qsort(merges, s->num_merges, sizeof *merges, by_pair);
+    for (uint32_t i = 1; i < s->num_merges; i++)
+        if (by_pair(&merges[i - 1], &merges[i]) == 0)
+            return cvq_fail(err, CVQ_FORMAT, "tokenizer", "merges %u and %u are of the same pair",
+                            merges[i - 1].rank, merges[i].rank);
+    return CVQ_OK;
 }
 
 static uint8_t *put_u32(uint8_t *at, uint32_t value) {
@@ -153,7 +159,8 @@ cvq_status cvq_tokenizer_table_build(cvq_buffer *out, const cvq_tokenizer_source
     status = cvq_alloc(&merges, source->num_merges, sizeof(sort_merge), "merges", err);
     if (status != CVQ_OK) goto done;
     const uint32_t num_sorted = sort_pieces(source, pieces, numbers);
-    sort_merges(source, numbers, merges);
+    status = sort_merges(source, numbers, merges, err);
+    if (status != CVQ_OK) goto done;
     const uint64_t size = table_bytes(source->num_tokens, num_sorted, source->num_merges,
                                       source->offsets[source->num_tokens]);
     status = cvq_alloc(&table, size, 1, "the tokenizer table", err);

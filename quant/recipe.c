@@ -14,6 +14,7 @@ typedef struct named_rule {
 } named_rule;
 
 #define MAX_NAMED_RULES 8
+#define MAX_RULES 65536u /* of a stranger: each is tried on every tensor */
 
 typedef struct named_recipe {
     const char *name;
@@ -138,8 +139,6 @@ static cvq_status grow(cvq_recipe *r, cvq_error *err) {
     return CVQ_OK;
 }
 
-/* The last match wins, so an earlier rule with the same pattern has no say any more: it goes, and
- * every pattern stands once (the metadata keeps them as keys of an object). */
 static cvq_status append_rule(cvq_recipe *r, const char *pattern, size_t length, cvq_type type,
                               bool asked, cvq_error *err) {
     const char *type_name = cvq_type_describe(type)->name;
@@ -150,14 +149,22 @@ static cvq_status append_rule(cvq_recipe *r, const char *pattern, size_t length,
         free(rule.type);
         return cvq_fail(err, CVQ_OUT_OF_MEMORY, "recipe", "no memory for a rule");
     }
-    for (size_t i = 0; i < r->count; i++) {
-        if (strcmp(r->rules[i].pattern, rule.pattern) == 0) {
+    r->rules[r->count] = rule;
+    r->asked[r->count++] = asked;
+    return CVQ_OK;
+}
+
+/* The last match wins, so an earlier rule with the same pattern has no say any more: it goes, and
+ * every pattern stands once (the metadata keeps them as keys of an object). */
+static cvq_status replace_rule(cvq_recipe *r, const char *pattern, size_t length, cvq_type type,
+                               bool asked, cvq_error *err) {
+    CVQ_TRY(append_rule(r, pattern, length, type, asked, err));
+    for (size_t i = 0; i + 1 < r->count; i++) {
+        if (strcmp(r->rules[i].pattern, r->rules[r->count - 1].pattern) == 0) {
             remove_rule(r, i);
             break;
         }
     }
-    r->rules[r->count] = rule;
-    r->asked[r->count++] = asked;
     return CVQ_OK;
 }
 
@@ -263,8 +270,8 @@ static cvq_status add_types(cvq_recipe *r, const cvq_model_config *config, const
                 strcpy(pattern, spec.name);
             else
                 any_layer(spec.name, pattern);
-            CVQ_TRY(
-                append_rule(r, pattern, strlen(pattern), exceptions ? types[i] : most, false, err));
+            CVQ_TRY(replace_rule(r, pattern, strlen(pattern), exceptions ? types[i] : most, false,
+                                 err));
         }
     }
     return CVQ_OK;
@@ -279,15 +286,18 @@ cvq_status cvq_recipe_of_types(cvq_recipe **out, const char *name, const cvq_mod
 }
 
 cvq_status cvq_recipe_of_rules(cvq_recipe **out, const char *name, const cvq_type_rule *rules,
-                               size_t count, cvq_error *err) {
+                               size_t count, const char *where, cvq_error *err) {
     cvq_recipe *r = NULL;
+    if (count > MAX_RULES)
+        return cvq_fail(err, CVQ_UNSUPPORTED, where, "the recipe has %zu rules, more than %u",
+                        count, MAX_RULES);
     cvq_status status = open_empty(&r, name, err);
     for (size_t i = 0; status == CVQ_OK && i < count; i++) {
         cvq_type type;
         if (cvq_type_find(&type, rules[i].type))
             status = append_rule(r, rules[i].pattern, strlen(rules[i].pattern), type, false, err);
         else
-            status = cvq_fail(err, CVQ_UNSUPPORTED, name,
+            status = cvq_fail(err, CVQ_UNSUPPORTED, where,
                               "the recipe has a type \"%.32s\", which this program does not know: "
                               "get a newer cvq",
                               rules[i].type);
@@ -305,7 +315,7 @@ cvq_status cvq_recipe_add_rule(cvq_recipe *r, const char *rule, cvq_error *err) 
         return cvq_fail(err, CVQ_INVALID_ARGUMENT, rule,
                         "\"%.32s\" is no type; there are f32, bf16, q8, q6, q4h, q4t, q4s and q4",
                         equals + 1);
-    CVQ_TRY(append_rule(r, rule, (size_t)(equals - rule), type, true, err));
+    CVQ_TRY(replace_rule(r, rule, (size_t)(equals - rule), type, true, err));
     return set_name(r, "custom", err);
 }
 

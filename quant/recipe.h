@@ -14,9 +14,10 @@ cvq_status cvq_recipe_open(cvq_recipe **out, const char *name, cvq_error *err);
  * layers' matrices of a kind, and then one for each that differs. */
 cvq_status cvq_recipe_of_types(cvq_recipe **out, const char *name, const cvq_model_config *config,
                                const cvq_type *types, cvq_error *err);
-/* The recipe that a file's metadata tell. */
+/* The recipe that a file's metadata tell, where each pattern stands once. More than 65,536 rules
+ * are CVQ_UNSUPPORTED. */
 cvq_status cvq_recipe_of_rules(cvq_recipe **out, const char *name, const cvq_type_rule *rules,
-                               size_t count, cvq_error *err);
+                               size_t count, const char *where, cvq_error *err);
 void cvq_recipe_free(cvq_recipe *r);
 /* "GLOB=TYPE" as given to --type; the last match wins. CVQ_INVALID_ARGUMENT for a bad type or no
  * '='. The recipe's name becomes "custom". */

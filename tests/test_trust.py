@@ -276,6 +276,8 @@ def reproducing():
     m['quality'] = {'anything': 1}
     r = check_by(write('quality.manifest', json.dumps(m)))
     check('check: what quality was measured it does not say', r.code == 0 and 'says nothing of its "quality"' in r.err, r)
+    r = check_by(write('rules.manifest', cut(m, lambda x: x['recipe']['types'].update({str(i): 'q4' for i in range(65536)}))))
+    check('check: a recipe of more rules than any', r.code == 1 and 'rules.manifest: the recipe has 655' in r.err, r)
     sha256 = hashlib.sha256(read('imatrix')).hexdigest()
     for name, args, says in (('calibrated.manifest', calibration[2:], sha256), ('calibrated.manifest', calibration[:2], '--feedback'),
                              ('calibrated.manifest', ('--imatrix', 'moments', '--feedback', 'moments'), ''),

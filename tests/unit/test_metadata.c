@@ -20,17 +20,16 @@ static const char canonical[] =
     "\xc3\xa4\"}],\"card\":\"# Card\"}";
 
 static void text_is_canonical(void) {
-    cvq_type_rule rules[] = {
-        {(char *)(uintptr_t) "lm_head.*", (char *)(uintptr_t) "q4"}, /* comes again below */
-        {(char *)(uintptr_t) "*", (char *)(uintptr_t) "q8"},
-        {(char *)(uintptr_t) "lm_head.*", (char *)(uintptr_t) "q6"}};
+    cvq_type_rule rules[] = {{(char *)(uintptr_t) "*", (char *)(uintptr_t) "q8"},
+                             {(char *)(uintptr_t) "lm_head.*", (char *)(uintptr_t) "q6"},
+                             {(char *)(uintptr_t) "*", (char *)(uintptr_t) "q4"}};
     cvq_source_file file = {.name = (char *)(uintptr_t) "config.json", .size = 1406};
     memcpy(file.sha256, hash, sizeof hash);
     const char importance[] = "ffeeddccbbaa99887766554433221100ffeeddccbbaa99887766554433221100";
     cvq_named_text license = {(char *)(uintptr_t) "LICENSE", (char *)(uintptr_t) "a\n\xc3\xa4"};
     cvq_metadata m = {.recipe = (char *)(uintptr_t) "custom",
                       .rules = rules,
-                      .num_rules = 3,
+                      .num_rules = 2,
                       .revision = (char *)(uintptr_t) "c0ffee",
                       .files = &file,
                       .num_files = 1,
@@ -59,6 +58,9 @@ static void text_is_canonical(void) {
     CHECK(strstr((char *)json.data, "licenses") == NULL);
     cJSON_Delete(manifest);
     cvq_buffer_free(&json);
+    m.num_rules = 3; /* the first pattern again */
+    CHECK(cvq_metadata_print(&m, &json, NULL) == CVQ_FORMAT);
+    m.num_rules = 2;
     license.text = (char *)(uintptr_t) "Latin-1: \xe4";
     err = (cvq_error){0};
     CHECK(cvq_metadata_print(&m, &json, &err) == CVQ_FORMAT && strstr(err.message, "UTF-8"));

@@ -114,7 +114,7 @@ static const change refused[] = {
     {"model/merges/1", "\" e\"", CVQ_FORMAT, "the left piece of merge 1"},
     {"model/merges/1", "[\"t\",\"zz\"]", CVQ_FORMAT, "the right piece of merge 1"},
     {"model/merges/1", "\"z z\"", CVQ_FORMAT, "the joint piece of merge 1"},
-    {"model/merges/1", "\"t h\"", CVQ_FORMAT, ""}, /* twice the same pair */
+    {"model/merges/1", "\"t h\"", CVQ_FORMAT, "are of the same pair"},
     {"added_tokens", "{}", CVQ_FORMAT, "added_tokens must be an array"},
     {"added_tokens/0", "1", CVQ_FORMAT, "an element of added_tokens is no object"},
     {"added_tokens/0/id", NULL, CVQ_FORMAT, "id is not an integer"},
