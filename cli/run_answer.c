@@ -98,6 +98,8 @@ cvq_status cvq_run_picture(const cvq_run *run, const char *path, cvq_image **ima
     return status;
 }
 
+#define MOST_TEXT (16u << 20) /* bytes of an answer */
+
 /* ---------------------------------------------------------------- tokens as they come */
 
 typedef struct stream {
@@ -106,8 +108,14 @@ typedef struct stream {
     cvq_error error;
 } stream;
 
-/* A NUL would end every C string that the text goes through. */
+/* A NUL would end every C string that the text goes through. And a stranger's model may have pieces
+ * of text so long that an answer of them takes all memory. */
 static cvq_status keep_text(cvq_answer *a, const char *text, size_t length, cvq_error *err) {
+    if (a->text.size + length > MOST_TEXT)
+        return cvq_fail(err, CVQ_UNSUPPORTED, "answer",
+                        "it is longer than %u MiB, which no honest model's is; --max-tokens makes "
+                        "it shorter",
+                        MOST_TEXT >> 20);
     while (length > 0) {
         const char *nul = memchr(text, '\0', length);
         size_t n = nul ? (size_t)(nul - text) : length;

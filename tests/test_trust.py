@@ -434,6 +434,27 @@ def words():
     remove('words.cvq')
 
 
+def long_pieces():
+    """A model whose answers take more memory than there is."""
+    ask = 'cvq-run', '--prompt', 'hello', '--max-tokens', '8', '--no-cache'
+    shutil.copytree(CHECKPOINT, path('long'))
+    run('cvq-convert', '-q', 'long', 'long.cvq')
+    answer = json.loads(run(*ask, '--json', 'long.cvq').out)
+    with open(path('long/tokenizer.json'), encoding='utf-8') as f:
+        tokenizer = json.load(f)
+    model, token = tokenizer['model'], answer['completion_ids'][1]
+    piece, = (k for k, v in model['vocab'].items() if v == token)
+    del model['vocab'][piece]
+    model['vocab'][piece + 'x' * (17 << 20)] = token
+    model['merges'] = [m for m in model['merges'] if piece not in (*m.split(' '), m.replace(' ', ''))]
+    write('long/tokenizer.json', json.dumps(tokenizer))
+    run('cvq-convert', '-q', '--force', 'long', 'long.cvq')
+    r = run(*ask, 'long.cvq')
+    check('a piece of 17 MiB in an answer', r.code == 1 and 'answer: it is longer than 16 MiB' in r.err and len(r.out) < 100, (r.code, r.err, r.out[:100]))
+    shutil.rmtree(path('long'))
+    remove('long.cvq')
+
+
 def main():
     with working_folder('cvq-trust-'):
         os.environ['XDG_CACHE_HOME'] = path('cache')
@@ -443,6 +464,7 @@ def main():
                 sys.exit(f'cannot convert: {r}')
         manifests()
         words()
+        long_pieces()
         signatures()
         for kind in ('bf16', 'q8', 'q4', 'q4-small'):
             flips(kind)
